@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tunnel/base/error.h"
+
+namespace weft::bpf {
+
+/// One attachment: a pod's interface and its peer on the host. Names and ifindexes are as seen in their own netns.
+struct Target {
+  std::string root;        ///< Settings::root
+  std::string attachment;  ///< attachment_id(): the folder of the pins below root/links
+  int pod_netns = -1;      ///< borrowed descriptor of the pod's netns
+  std::uint32_t ifindex = 0;       ///< eth0 in the pod
+  std::uint32_t host_ifindex = 0;  ///< the host side; 0: the pod stays unguarded
+};
+
+/// The name of an attachment's pins, from the CNI container ID and interface name: unique, stable, and made of characters
+/// that bpffs takes (it refuses dots).
+[[nodiscard]] std::string attachment_id(const std::string& container_id, const std::string& if_name);
+
+/// Attaches the pinned programs: from_pod and to_pod to the pod's interface, deliver to its lo, to_pod_host and guard to
+/// the host side, each first in line; TCX links pinned under root/links/ATTACHMENT, or clsact filters where the kernel has
+/// no TCX. Idempotent: an attachment of the current programs is left, an older one updated in place, a defunct one
+/// replaced. On failure what this call attached is taken off again. The calling thread's netns is the same afterwards.
+Result<void> attach(const Target& target);
+
+/// Takes off what attach put on, as far as it still exists. Never fails because something is already gone.
+Result<void> detach(const std::string& root, const std::string& attachment);
+
+/// Verifies against the kernel that every program is attached, is the pinned one and sits on the right interface. The
+/// texts name each hook that is wrong; empty means all is well.
+Result<std::vector<std::string>> verify(const Target& target);
+
+/// The attachments that have pins now.
+Result<std::vector<std::string>> attachments(const std::string& root);
+
+}  // namespace weft::bpf

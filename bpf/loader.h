@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tunnel/base/error.h"
+#include "tunnel/base/ip.h"
+
+namespace weft::bpf {
+
+/// How the capture programs are loaded. Sizes are entries.
+struct Settings {
+  std::string root = "/sys/fs/bpf/weft";  ///< where programs, maps and links are pinned; below a mounted bpffs
+  std::uint32_t max_pods = 512;           ///< addresses of wired pods
+  std::uint32_t max_destinations = 65536;  ///< mesh addresses; more means: capture everything and warn
+  std::uint32_t workers = 1;              ///< at most kMaxWorkers
+};
+
+/// What happens to a new plaintext connection into an enrolled pod.
+enum class InboundPlaintext : std::uint8_t {
+  kPass,   ///< nothing to check: straight to the application
+  kCheck,  ///< to the agent's plaintext listener
+  kDrop,   ///< nothing can match
+};
+
+/// A wired pod, one record for all its addresses.
+struct Pod {
+  std::uint32_t slot = 0;  ///< index of its listeners, below Settings::max_pods, unique among the wired pods
+  std::vector<IpAddress> addresses;
+  std::uint32_t host_ifindex = 0;  ///< the host side of its veth; 0 where there is none ("unguarded")
+  bool enrolled = false;
+  InboundPlaintext inbound = InboundPlaintext::kPass;
+  bool operator==(const Pod&) const = default;
+};
+
+/// The agent's listeners in a pod's netns; each worker has one of each.
+enum class Listener : std::uint8_t { kOutbound, kInboundHbone, kInboundPlaintext };
+
+/// One counter of the data path, summed over the CPUs: the program, the verdict and its reason in words.
+struct Counter {
+  std::string_view program, verdict, reason;
+  std::uint64_t packets = 0;
+};
+
+/// The loaded programs and maps. Loads them, or takes over what an earlier agent of the same layout left pinned (pods,
+/// verdicts and links live on), and is the only writer of the maps. All methods are thread-safe with each other except
+/// load and the destructor. Nothing is unpinned at the end of its life: capture stays closed while the agent is away.
+class Capture {
+ public:
+  /// Errors name what is missing and how to mend it: root, bpffs at the root's mount, the kernel version or a feature,
+  /// an incompatible layout left by another version (kUnsupported).
+  static Result<std::unique_ptr<Capture>> load(const Settings& settings);
+  ~Capture();
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+
+  /// Adds or replaces a pod (by slot). Addresses that another pod of this node holds are refused (kInvalid, naming both).
+  Result<void> set_pod(const Pod& pod);
+  /// Forgets a pod and empties its listener slots.
+  Result<void> remove_pod(std::uint32_t slot);
+  /// What is in the maps now, as an agent that restarts finds it.
+  [[nodiscard]] Result<std::vector<Pod>> pods() const;
+
+  /// Puts a listening socket where `deliver` and `to_pod` find it. The socket is tagged too (see tag_socket).
+  Result<void> set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd);
+
+  /// Marks a socket as the agent's own: its packets leave the pod uncaptured while their destination is the socket's. For
+  /// every socket the agent makes in a pod's netns, before connect, and after accept for HBONE and plaintext listeners.
+  Result<void> tag_socket(int fd) const;
+
+  /// Replaces the set of mesh destinations, adding before removing. More than fits: captures everything and returns
+  /// kUnavailable with the sizes (the caller warns).
+  Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs);
+  /// While true every TCP destination of enrolled pods counts as mesh: before the first complete sync.
+  Result<void> set_capture_all(bool capture_all);
+
+  [[nodiscard]] Result<std::vector<Counter>> counters() const;
+
+ private:
+  struct Impl;
+  explicit Capture(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace weft::bpf

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <openssl/ssl.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "tunnel/base/clock.h"
+#include "tunnel/base/error.h"
+#include "tunnel/state/identity.h"
+
+namespace weft::hbone {
+
+/// A leaf certificate with its key and chain, as a CA issued it, in PEM. The chain holds the intermediates and no root.
+struct CertificateBundle {
+  state::Identity identity;
+  std::string certificate_pem;
+  std::string private_key_pem;
+  std::string chain_pem;
+  std::string roots_pem;  ///< what peers are verified against
+};
+
+/// TLS contexts made from one bundle: TLS 1.3 only, AES-256-GCM and AES-128-GCM, X25519, P-256 and P-384, ALPN h2, both
+/// sides present a certificate. Immutable; shared by the connections that use it, so a renewal never cuts one.
+class TlsIdentity {
+ public:
+  /// Errors: kInvalid naming what in the bundle is wrong: key and certificate do not match, the certificate's SAN is not
+  /// exactly the bundle's identity, it does not chain to the roots, or a PEM cannot be read.
+  static Result<std::shared_ptr<const TlsIdentity>> create(CertificateBundle bundle);
+  ~TlsIdentity();
+
+  [[nodiscard]] const CertificateBundle& bundle() const { return bundle_; }
+  [[nodiscard]] WallTime not_before() const { return not_before_; }
+  [[nodiscard]] WallTime not_after() const { return not_after_; }
+  [[nodiscard]] const std::string& serial() const { return serial_; }  ///< hex
+  /// Contexts for either end, borrowed. SSL_new on them is thread-safe.
+  [[nodiscard]] SSL_CTX* client_context() const { return client_.get(); }
+  [[nodiscard]] SSL_CTX* server_context() const { return server_.get(); }
+
+ private:
+  struct ContextDeleter {
+    void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
+  };
+  TlsIdentity() = default;
+  CertificateBundle bundle_;
+  WallTime not_before_, not_after_;
+  std::string serial_;
+  std::unique_ptr<SSL_CTX, ContextDeleter> client_, server_;
+};
+
+/// What a server's certificate must carry: one URI SAN out of these.
+struct ExpectedPeer {
+  std::vector<std::string> uris;
+};
+
+/// Sets up an SSL made from server_context(): the client must present a certificate with exactly one URI SAN, a SPIFFE
+/// identity of `trust_domain`. Chain and validity are checked by the context.
+void expect_client(SSL* ssl, const std::string& trust_domain);
+/// Sets up an SSL made from client_context(): the server's certificate must carry one of `expected`. `expected` is copied.
+void expect_server(SSL* ssl, ExpectedPeer expected);
+/// The peer's identity, once the handshake succeeded.
+Result<state::Identity> peer_identity(SSL* ssl);
+/// Why the handshake on `ssl` failed, in words: the verification's result (expired, unknown root, "client certificate has
+/// no SPIFFE SAN", "server identity is X, expected Y"), the peer's alert, or OpenSSL's own text. Clears the error queue.
+std::string handshake_error(SSL* ssl);
+
+/// The certificates of this node's workloads, by identity. Thread-safe. Control threads put, workers get.
+class CertStore {
+ public:
+  /// Null until put was called for the identity.
+  [[nodiscard]] std::shared_ptr<const TlsIdentity> get(const state::Identity& identity) const;
+  void put(std::shared_ptr<const TlsIdentity> tls_identity);
+  void remove(const state::Identity& identity);
+  [[nodiscard]] std::vector<std::shared_ptr<const TlsIdentity>> all() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<state::Identity, std::shared_ptr<const TlsIdentity>> certificates_;
+};
+
+}  // namespace weft::hbone

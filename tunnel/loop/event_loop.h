@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <queue>
+#include <vector>
+
+#include "tunnel/base/clock.h"
+#include "tunnel/base/error.h"
+#include "tunnel/base/fd.h"
+
+namespace weft::loop {
+
+class EventLoop;
+
+/// Something that one turn of the loop ended but that may still be on the call stack: deleted when the turn is over.
+class Deferred {
+ public:
+  virtual ~Deferred() = default;
+};
+
+/// Watches one descriptor, edge-triggered: the handler is called once per change with the EPOLL* bits, so whoever gets a
+/// "readable" reads until nothing is left or remembers that something is. One epoll_ctl for the descriptor's whole life.
+/// RAII: destroying it stops the calls, also those of the turn that is running. Only on the loop's thread.
+class Watcher {
+ public:
+  using Handler = std::function<void(std::uint32_t events)>;
+  Watcher() = default;
+  Watcher(Watcher&& other) noexcept;
+  Watcher& operator=(Watcher&& other) noexcept;
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+  ~Watcher();
+  /// Stops watching; the descriptor must still be open.
+  void reset();
+
+ private:
+  friend class EventLoop;
+  struct Entry;
+  Watcher(EventLoop* loop, Entry* entry) : loop_(loop), entry_(entry) {}
+  EventLoop* loop_ = nullptr;
+  Entry* entry_ = nullptr;
+};
+
+/// Calls back once at a time. RAII: destroying or re-arming cancels. Only on the loop's thread.
+class Timer {
+ public:
+  explicit Timer(EventLoop& loop) : loop_(&loop) {}
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer() { cancel(); }
+  void arm(milliseconds after, std::function<void()> handler);
+  void cancel();
+  [[nodiscard]] bool armed() const { return entry_ != nullptr; }
+
+ private:
+  friend class EventLoop;
+  struct Entry;
+  EventLoop* loop_;
+  Entry* entry_ = nullptr;
+};
+
+/// One thread's epoll loop. Everything but post() and stop() belongs to the thread that calls run().
+class EventLoop {
+ public:
+  static Result<std::unique_ptr<EventLoop>> create(const Clock& clock = Clock::real());
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  /// Watches for the EPOLL* bits in `events`; EPOLLET is added. Listeners pass level = true to be called while something
+  /// waits. The caller keeps the descriptor open as long as the Watcher lives.
+  Result<Watcher> watch(int fd, std::uint32_t events, Watcher::Handler handler, bool level = false);
+
+  /// Runs `task` on the loop's thread in a coming turn, in the order of posting. From any thread. After stop() tasks are
+  /// destroyed unrun.
+  void post(std::function<void()> task);
+  /// Runs `task` at the end of this turn, before the loop sleeps again: for work that many events of one turn ask for once.
+  void at_turn_end(std::function<void()> task) { turn_end_.push_back(std::move(task)); }
+  void defer_delete(std::unique_ptr<Deferred> object) { graveyard_.push_back(std::move(object)); }
+
+  /// Until stop().
+  void run();
+  /// One turn: waits at most `max_wait` for something to do. For tests and for draining.
+  void run_once(milliseconds max_wait);
+  /// From any thread.
+  void stop();
+
+  [[nodiscard]] SteadyTime now() const { return clock_.now(); }
+
+ private:
+  friend class Watcher;
+  friend class Timer;
+  explicit EventLoop(const Clock& clock) : clock_(clock) {}
+  void remove(Watcher::Entry* entry);
+  [[nodiscard]] int wait_ms(milliseconds max_wait);
+  void run_timers();
+  void run_posted();
+  void end_turn();
+
+  struct TimerLater {
+    bool operator()(const Timer::Entry* a, const Timer::Entry* b) const;
+  };
+
+  const Clock& clock_;
+  Fd epoll_;
+  Fd wakeup_;
+  std::atomic<bool> stopping_{false};
+  std::mutex posted_mutex_;
+  std::vector<std::function<void()>> posted_;
+  std::priority_queue<Timer::Entry*, std::vector<Timer::Entry*>, TimerLater> timers_;
+  std::uint64_t timer_sequence_ = 0;
+  std::vector<std::function<void()>> turn_end_;
+  std::vector<std::unique_ptr<Deferred>> graveyard_;
+  std::vector<std::unique_ptr<Watcher::Entry>> dead_watchers_;
+};
+
+}  // namespace weft::loop

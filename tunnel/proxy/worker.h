@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tunnel/base/error.h"
+#include "tunnel/base/fd.h"
+#include "tunnel/base/ip.h"
+#include "tunnel/hbone/cert_store.h"
+#include "tunnel/loop/event_loop.h"
+#include "tunnel/state/state.h"
+#include "tunnel/telemetry/metrics.h"
+
+namespace weft::proxy {
+
+/// What the proxy asks of the node it runs on. The agent implements it over BPF; tests of the proxy alone do nothing.
+/// Called from the worker threads.
+class Node {
+ public:
+  virtual ~Node() = default;
+  /// Marks a socket as the agent's own before it connects, so that capture lets it pass. A failure fails the connection.
+  virtual Result<void> tag_socket(int fd) = 0;
+  /// Asks for a certificate; called again and again while connections of `identity` wait. Returns at once.
+  virtual void want_certificate(const state::Identity& identity) = 0;
+};
+
+/// An enrolled pod of this node. Immutable.
+struct PodContext {
+  std::uint32_t slot = 0;  ///< unique on the node
+  std::string namespace_name, name;
+  std::string workload_uid;  ///< the workload that it is enrolled as
+  std::vector<IpAddress> addresses;
+  std::shared_ptr<const Fd> netns;  ///< null: the thread's own netns (tests)
+};
+
+/// A pod's listeners of one worker, all in the pod's netns.
+struct PodListeners {
+  Fd outbound, inbound_hbone, inbound_plaintext;
+};
+
+struct WorkerConfig {
+  std::uint32_t index = 0;
+  std::string cluster_id = "Kubernetes";
+  std::string network;
+  milliseconds connect_timeout{10'000};
+  milliseconds own_workload_timeout{5'000};  ///< how long a first connection waits for its workload and certificate
+  milliseconds idle_tunnel_timeout{300'000};
+  std::uint16_t hbone_port = 15008;
+  std::size_t window_budget_bytes = 24U << 20;  ///< how much stream windows may grow beyond their start, together
+};
+
+/// What is true of a live connection, for the admin API.
+struct ConnectionInfo {
+  std::string pod;        ///< namespace/name
+  std::string direction;  ///< "outbound", "inbound", "inbound-plaintext", "passthrough"
+  Endpoint source, destination, hbone;
+  std::string source_identity, destination_identity, service;
+  std::uint64_t bytes_sent = 0, bytes_received = 0;
+  double age_seconds = 0;
+};
+
+/// One data thread: an event loop, the connections and the HBONE pool of its own. Workers share nothing but immutable
+/// snapshots, the certificate store and the metrics. Methods are called from control threads and are posted to the loop.
+class Worker {
+ public:
+  static Result<std::unique_ptr<Worker>> create(WorkerConfig config, Node& node, hbone::CertStore& certificates,
+                                                telemetry::ConnectionMetrics& metrics);
+  /// Stops the thread and closes what lives.
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void start();
+
+  /// The new snapshot: later connections use it, live inbound connections are checked against it, waiting ones wake.
+  void set_state(std::shared_ptr<const state::State> state);
+  /// A certificate arrived: connections that wait for it go on.
+  void certificates_changed();
+  /// Takes the listeners; they accept from the next turn on. A pod in the same slot is removed first.
+  void add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners);
+  /// Closes the pod's listeners, connections and tunnels, then calls `done` on the worker's thread.
+  void remove_pod(std::uint32_t slot, std::function<void()> done);
+  /// Calls back on the worker's thread with its live connections.
+  void list_connections(std::function<void(std::vector<ConnectionInfo>)> done);
+  /// Stops accepting and says GOAWAY on inbound tunnels; connections live on.
+  void drain();
+
+ private:
+  class Impl;
+  explicit Worker(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace weft::proxy

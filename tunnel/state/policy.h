@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tunnel/base/ip.h"
+#include "tunnel/state/identity.h"
+#include "tunnel/state/workload.h"
+
+namespace weft::state {
+
+class State;
+
+enum class PolicyScope : std::uint8_t { kGlobal, kNamespace, kWorkloadSelector };
+enum class PolicyAction : std::uint8_t { kAllow, kDeny };
+
+struct StringMatch {
+  enum class Kind : std::uint8_t { kExact, kPrefix, kSuffix, kPresence } kind = Kind::kExact;
+  std::string value;  ///< unused with kPresence
+  [[nodiscard]] bool matches(std::string_view text) const;
+};
+
+struct ServiceAccountMatch {
+  std::string namespace_name;
+  std::string service_account;
+};
+
+/// The values of one match: kinds are ANDed, the values of one kind ORed.
+struct PolicyMatch {
+  std::vector<StringMatch> namespaces, not_namespaces;
+  std::vector<StringMatch> principals, not_principals;
+  std::vector<ServiceAccountMatch> service_accounts, not_service_accounts;
+  std::vector<Cidr> source_ips, not_source_ips;
+  std::vector<Cidr> destination_ips, not_destination_ips;
+  std::vector<std::uint16_t> destination_ports, not_destination_ports;
+  [[nodiscard]] bool empty() const;
+};
+
+/// One L4 authorization policy (istio.security.Authorization). rules = OR of rules, a rule = AND of clauses, a clause =
+/// OR of matches.
+struct Policy {
+  std::string name;
+  std::string namespace_name;
+  PolicyScope scope = PolicyScope::kNamespace;
+  PolicyAction action = PolicyAction::kAllow;
+  bool dry_run = false;
+  std::vector<std::vector<std::vector<PolicyMatch>>> rules;
+  [[nodiscard]] std::string key() const { return namespace_name + "/" + name; }
+};
+
+/// What a policy decision is made from. `source_identity` is the peer of the TLS session; unset for plaintext.
+struct PolicyContext {
+  std::optional<Identity> source_identity;
+  IpAddress source;
+  Endpoint destination;  ///< the application's own address and port
+};
+
+/// The decision, with the rule that made it.
+struct PolicyVerdict {
+  bool allowed = true;
+  /// The "namespace/name" of the policy that decided; empty where none applied. For "no ALLOW policy matched" it is
+  /// empty too and `reason` says so; for an unknown policy it is that policy's key.
+  std::string policy;
+  std::string reason;                     ///< for the log: "allowed by ns/name", "denied by ns/name", "no allow policy matched", …
+  std::vector<std::string> dry_run_hits;  ///< policies marked dryRun that would have decided otherwise
+};
+
+/// Decides by every policy that applies to `destination`: its namespace's, the global ones, and its own list. Pure: the
+/// same arguments give the same verdict. Semantics: reference "Policy" in ARCHITECTURE.md.
+[[nodiscard]] PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context);
+
+/// True where no policy at all applies to the workload: then nothing needs to look at plaintext connections.
+[[nodiscard]] bool has_policies(const State& state, const Workload& destination);
+
+}  // namespace weft::state

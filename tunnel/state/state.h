@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "tunnel/state/policy.h"
+#include "tunnel/state/service.h"
+#include "tunnel/state/workload.h"
+
+namespace weft::state {
+
+using WorkloadPtr = std::shared_ptr<const Workload>;
+using ServicePtr = std::shared_ptr<const Service>;
+using PolicyPtr = std::shared_ptr<const Policy>;
+
+/// What a control source delivered: the raw objects, before indexing.
+struct StateInput {
+  std::vector<Workload> workloads;
+  std::vector<Service> services;
+  std::vector<Policy> policies;
+};
+
+/// One endpoint of a service for one service port.
+struct ServiceEndpoint {
+  WorkloadPtr workload;
+  std::map<std::uint16_t, std::uint16_t> ports;  ///< service port to target port on this workload
+};
+
+/// Where a new outbound connection goes.
+struct Destination {
+  enum class Kind : std::uint8_t {
+    kUnknown,   ///< not in the mesh: dial the original destination as it is
+    kDirect,    ///< a known workload without HBONE: dial `target` in the clear
+    kHbone,     ///< tunnel to `gateway` (TLS), CONNECT `authority`
+    kRefused,   ///< must not be dialled; `reason` says why
+  } kind = Kind::kUnknown;
+  Endpoint target;         ///< application address and port (the CONNECT authority for kHbone)
+  Endpoint hbone;          ///< kHbone: where the TLS connection goes, the workload's address and 15008
+  WorkloadPtr workload;    ///< the endpoint chosen, null for kUnknown
+  ServicePtr service;      ///< the service dialled, null where a workload was dialled by its own address
+  /// kHbone: URIs of which the server's certificate must carry one.
+  std::vector<Identity> expected_identities;
+  std::vector<std::string> expected_sans;  ///< the service's subjectAltNames, beside expected_identities
+  std::string reason;
+};
+
+/// An immutable snapshot of everything that the control plane said. Shared between threads without locks; a change makes
+/// a new one. Owner: whoever holds the shared_ptr.
+class State {
+ public:
+  /// Indexes the input. Errors: kInvalid naming both objects where two claim one uid, one service key, one policy key, or
+  /// one address in one network (hostNetwork workloads share addresses freely and are not found by address).
+  static Result<std::shared_ptr<const State>> build(StateInput input);
+  static std::shared_ptr<const State> empty();
+
+  [[nodiscard]] WorkloadPtr workload_by_uid(std::string_view uid) const;
+  /// By address in `network`; hostNetwork workloads are not found here.
+  [[nodiscard]] WorkloadPtr workload_by_address(std::string_view network, const IpAddress& address) const;
+  /// The workload of a pod by its namespace and name, null where unknown.
+  [[nodiscard]] WorkloadPtr workload_by_pod(std::string_view namespace_name, std::string_view name) const;
+  [[nodiscard]] ServicePtr service_by_key(std::string_view namespace_and_hostname) const;
+  /// By VIP, exact addresses before the longest CIDR.
+  [[nodiscard]] ServicePtr service_by_vip(std::string_view network, const IpAddress& address) const;
+  [[nodiscard]] const std::vector<ServiceEndpoint>& endpoints(std::string_view service_key) const;
+  [[nodiscard]] PolicyPtr policy_by_key(std::string_view key) const;
+  /// Policies of scope global, then those of scope namespace in `namespace_name`.
+  [[nodiscard]] const std::vector<PolicyPtr>& global_policies() const { return global_policies_; }
+  [[nodiscard]] const std::vector<PolicyPtr>& namespace_policies(std::string_view namespace_name) const;
+
+  [[nodiscard]] const std::vector<WorkloadPtr>& workloads() const { return workloads_; }
+  [[nodiscard]] const std::vector<ServicePtr>& services() const { return services_; }
+  [[nodiscard]] const std::vector<PolicyPtr>& policies() const { return policies_; }
+
+  /// The addresses whose connections must be captured: workloads with HBONE, and VIPs with an HBONE endpoint or a
+  /// waypoint, or whose balancing needs us (design of the capture map in ARCHITECTURE.md).
+  struct MeshAddresses {
+    std::vector<IpAddress> addresses;  ///< sorted, unique
+    std::vector<Cidr> cidrs;           ///< sorted, unique
+  };
+  [[nodiscard]] MeshAddresses mesh_addresses() const;
+
+  /// Chooses where a connection from `source` to `original` goes; `random` is any uniformly drawn number and picks among
+  /// equal endpoints (by capacity), so that the caller owns the randomness and tests are repeatable. Pure.
+  [[nodiscard]] Destination route(const Workload& source, const Endpoint& original, std::uint64_t random) const;
+
+ private:
+  struct StringHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+  template <class T>
+  using Index = std::unordered_map<std::string, T, StringHash, std::equal_to<>>;
+
+  std::vector<WorkloadPtr> workloads_;
+  std::vector<ServicePtr> services_;
+  std::vector<PolicyPtr> policies_;
+  std::vector<PolicyPtr> global_policies_;
+  Index<WorkloadPtr> by_uid_;
+  Index<WorkloadPtr> by_pod_;
+  Index<std::unordered_map<IpAddress, WorkloadPtr>> by_address_;  ///< network, then address
+  Index<ServicePtr> by_key_;
+  Index<std::unordered_map<IpAddress, ServicePtr>> by_vip_;
+  Index<std::vector<std::pair<Cidr, ServicePtr>>> by_cidr_;  ///< longest prefix first
+  Index<std::vector<ServiceEndpoint>> endpoints_;
+  Index<PolicyPtr> policy_by_key_;
+  Index<std::vector<PolicyPtr>> by_namespace_;
+};
+
+}  // namespace weft::state

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "tunnel/telemetry/connection_result.h"
+
+namespace weft::telemetry {
+
+/// The access line of one ended connection, `key=value` in Istio's field names (src.addr, src.workload, src.namespace,
+/// src.identity, src.cluster, dst.addr, dst.hbone_addr, dst.service, dst.workload, dst.namespace, dst.identity,
+/// dst.cluster, direction, bytes_sent, bytes_recv, duration, error, and policy and traceparent where set).
+[[nodiscard]] std::string access_line(const ConnectionResult& result);
+/// The same as one JSON object.
+[[nodiscard]] std::string access_json(const ConnectionResult& result);
+
+/// Writes the line: info for a connection that ended well, warn for one that did not. Thread-safe.
+void log_access(const ConnectionResult& result);
+
+}  // namespace weft::telemetry

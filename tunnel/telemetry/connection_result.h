@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "tunnel/base/clock.h"
+#include "tunnel/base/ip.h"
+#include "tunnel/state/identity.h"
+#include "tunnel/state/service.h"
+#include "tunnel/state/workload.h"
+
+namespace weft::telemetry {
+
+enum class Reporter : std::uint8_t { kSource, kDestination };
+
+/// Why a connection ended badly, as Istio's response_flags label spells it (kNone is "-").
+enum class ResponseFlag : std::uint8_t {
+  kNone,
+  kDeny,                ///< DENY
+  kConnect,             ///< CONNECT: the next hop refused or timed out
+  kTlsFailure,          ///< TLS_FAILURE
+  kH2HandshakeFailure,  ///< H2_HANDSHAKE_FAILURE
+  kNetworkPolicy,       ///< NETWORK_POLICY: the connect to 15008 timed out, probably blocked
+  kIdentityError,       ///< IDENTITY_ERROR: no certificate for the workload, or the peer's is not acceptable
+  kCertRevoked,         ///< CERT_REVOKED
+};
+[[nodiscard]] const char* to_string(ResponseFlag flag);
+
+/// One end of a connection, as far as it is known.
+struct Party {
+  Endpoint endpoint;
+  std::shared_ptr<const state::Workload> workload;  ///< null where unknown
+  std::optional<state::Identity> identity;          ///< proven by TLS, never guessed
+};
+
+/// Everything about one connection that is logged and counted; made when the connection is accepted, recorded exactly
+/// once when it ends. Owner: the connection.
+struct ConnectionResult {
+  Reporter reporter = Reporter::kSource;
+  Party source, destination;
+  std::shared_ptr<const state::Service> service;  ///< the service dialled, null where none
+  Endpoint hbone;                                 ///< the tunnel's far end, unset where none
+  bool mutual_tls = false;
+  std::uint64_t bytes_sent = 0;      ///< from the source to the destination
+  std::uint64_t bytes_received = 0;  ///< from the destination to the source
+  SteadyTime started;
+  SteadyTime ended;
+  ResponseFlag flag = ResponseFlag::kNone;
+  std::string error;   ///< the reason in words, empty where it ended well
+  std::string policy;  ///< the policy that denied, where one did
+  std::string traceparent;
+};
+
+}  // namespace weft::telemetry
