@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <thread>
+
+#include "test/support/testapp/modes.h"
+
+namespace weft::testapp {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Exit report(const Trouble& trouble) {
+  print("error " + trouble.text);
+  return trouble.exit;
+}
+
+Trouble ended_early(const Stream& stream) {
+  return stream.trouble().value_or(Trouble{Exit::kClosed, "read: the peer closed before its answer was whole"});
+}
+
+std::string milliseconds_since(Clock::time_point start) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f", std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  return text;
+}
+
+/// The body of one answer, or nothing on trouble.
+std::optional<std::string> read_answer(Stream& stream) {
+  std::size_t length = 0;
+  auto line = stream.line();
+  while (line && !line->empty()) {
+    unsigned long long value = 0;
+    if (std::sscanf(line->c_str(), "Content-Length: %llu", &value) == 1) length = static_cast<std::size_t>(value);
+    line = stream.line();
+  }
+  if (!line || length == 0) return {};
+  std::string body(length, '\0');
+  std::size_t have = 0;
+  while (have < length) {
+    const std::size_t got = stream.read(body.data() + have, length - have);
+    if (got == 0) return {};
+    have += got;
+  }
+  if (body.back() == '\n') body.pop_back();
+  return body;
+}
+
+}  // namespace
+
+Exit get(const GetOptions& options) {
+  std::optional<Stream> stream;
+  for (int i = 0; i < options.count; ++i) {
+    const auto start = Clock::now();
+    if (!stream || !options.keep_alive) {
+      stream.reset();
+      Dialled dialled = dial(options.dial);
+      if (dialled.trouble) return report(*dialled.trouble);
+      stream.emplace(std::move(dialled.fd));
+    }
+    const std::string request = "GET /" + options.marker + " HTTP/1.1\r\nHost: " + options.dial.to.to_string() +
+                                (options.keep_alive ? "\r\n\r\n" : "\r\nConnection: close\r\n\r\n");
+    if (!stream->write(request)) return report(ended_early(*stream));
+    const auto answer = read_answer(*stream);
+    if (!answer) return report(ended_early(*stream));
+    print(*answer + " own=" + stream->local().to_string() + " ms=" + milliseconds_since(start));
+  }
+  return Exit::kOk;
+}
+
+Exit hold(const HoldOptions& options) {
+  Dialled dialled = dial(options.dial);
+  if (dialled.trouble) return report(*dialled.trouble);
+  Stream stream(std::move(dialled.fd));
+  const auto start = Clock::now();
+  std::uint64_t beats = 0;
+  while (!options.duration || Clock::now() - start < *options.duration) {
+    if (!stream.write("HOLD " + std::to_string(beats) + "\n") || !stream.line()) {
+      const Trouble trouble = ended_early(stream);
+      const char* how = trouble.exit == Exit::kClosed ? "eof" : trouble.exit == Exit::kReset ? "reset" : "error";
+      print(std::string("ended how=") + how + " beats=" + std::to_string(beats) + " ms=" + milliseconds_since(start) +
+            " text=\"" + trouble.text + "\"");
+      return trouble.exit;
+    }
+    if (++beats == 1) print("held own=" + stream.local().to_string() + " peer=" + stream.peer().to_string());
+    std::this_thread::sleep_for(options.interval);
+  }
+  print("ended how=done beats=" + std::to_string(beats) + " ms=" + milliseconds_since(start));
+  return Exit::kOk;
+}
+
+Exit bulk(const BulkOptions& options) {
+  Dialled dialled = dial(options.dial);
+  if (dialled.trouble) return report(*dialled.trouble);
+  Stream stream(std::move(dialled.fd));
+  if (!stream.write(options.plan.header() + "\n")) return report(ended_early(stream));
+  const auto start = Clock::now();
+  const BulkResult result = run_bulk(stream, options.plan, true);
+  print("bulk own=" + stream.local().to_string() + " " + result.text + " ms=" + milliseconds_since(start));
+  return result.exit;
+}
+
+}  // namespace weft::testapp

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "test/support/testapp/bulk.h"
+#include "test/support/testapp/net.h"
+
+/// What weft-testapp can be. Each mode prints lines `what key=value …` to stdout and gives the exit status.
+namespace weft::testapp {
+
+struct ServeOptions {
+  std::uint16_t port = 8080;
+  std::string name = "server";       ///< what answers call this server
+  std::optional<IpAddress> address;  ///< listen here alone; unset: on all addresses of both families
+  int backlog = 1024;
+};
+/// Serves until it is killed: HTTP (keep-alive) for GET lines, echo for HOLD lines, bulk for BULK lines. The answer to
+/// a GET is `server=NAME client=ADDRESS:PORT local=ADDRESS:PORT path=PATH`.
+Exit serve(const ServeOptions& options);
+
+struct GetOptions {
+  DialOptions dial;
+  std::string marker = "hello";  ///< becomes the path of the request
+  int count = 1;                 ///< requests
+  bool keep_alive = false;       ///< all on one connection
+};
+/// Sends requests one after the other, without retries; prints each answer with ` own=ADDRESS:PORT ms=…`. Stops at the
+/// first trouble.
+Exit get(const GetOptions& options);
+
+struct HoldOptions {
+  DialOptions dial;
+  std::chrono::milliseconds interval{100};            ///< between heartbeats
+  std::optional<std::chrono::milliseconds> duration;  ///< hold so long; unset: until cut
+};
+/// Keeps one connection with a heartbeat; prints `held …` when the first was answered and `ended how=… beats=… ms=…`.
+Exit hold(const HoldOptions& options);
+
+struct BulkOptions {
+  DialOptions dial;
+  BulkPlan plan;
+};
+Exit bulk(const BulkOptions& options);
+
+}  // namespace weft::testapp
