@@ -25,7 +25,9 @@ class Clock {
 class FakeClock : public Clock {
  public:
   [[nodiscard]] SteadyTime now() const override { return SteadyTime(elapsed_); }
-  [[nodiscard]] WallTime wall_now() const override { return start_ + std::chrono::duration_cast<WallTime::duration>(elapsed_); }
+  [[nodiscard]] WallTime wall_now() const override {
+    return start_ + std::chrono::duration_cast<WallTime::duration>(elapsed_);
+  }
   void advance(std::chrono::nanoseconds by) { elapsed_ += by; }
 
  private:

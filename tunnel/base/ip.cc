@@ -32,9 +32,7 @@ IpAddress IpAddress::from_bytes(std::span<const std::byte> bytes) {
   return out;
 }
 
-IpAddress IpAddress::from_v4(const in_addr& address) {
-  return from_bytes(std::as_bytes(std::span(&address, 1)));
-}
+IpAddress IpAddress::from_v4(const in_addr& address) { return from_bytes(std::as_bytes(std::span(&address, 1))); }
 
 IpAddress IpAddress::from_v6(const in6_addr& address) {
   IpAddress out;
@@ -92,7 +90,8 @@ Result<Cidr> Cidr::parse(std::string_view text) {
   const unsigned max = address->is_v4() ? 32 : 128;
   unsigned length = max;
   if (slash != std::string_view::npos && !parse_number(text.substr(slash + 1), max, length)) {
-    return fail(ErrorCode::kInvalid, "'" + std::string(text) + "': the prefix length must be 0 to " + std::to_string(max));
+    return fail(ErrorCode::kInvalid,
+                "'" + std::string(text) + "': the prefix length must be 0 to " + std::to_string(max));
   }
   return of(*address, static_cast<std::uint8_t>(length));
 }

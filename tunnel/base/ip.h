@@ -36,7 +36,9 @@ class IpAddress {
   /// 169.254.0.0/16 and fe80::/10.
   [[nodiscard]] bool is_link_local() const;
   /// 4 or 16 bytes in network order, none where unset.
-  [[nodiscard]] std::span<const std::byte> bytes() const { return {bytes_.data(), family_ == 4 ? 4U : family_ == 6 ? 16U : 0U}; }
+  [[nodiscard]] std::span<const std::byte> bytes() const {
+    return {bytes_.data(), family_ == 4 ? 4U : family_ == 6 ? 16U : 0U};
+  }
   [[nodiscard]] std::string to_string() const;
 
   auto operator<=>(const IpAddress&) const = default;

@@ -55,7 +55,8 @@ Result<void> listen(int fd, int backlog) {
 Result<std::optional<Accepted>> accept(int fd) {
   sockaddr_storage peer{};
   socklen_t length = sizeof peer;
-  Fd accepted(retry([&] { return ::accept4(fd, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC); }));
+  Fd accepted(
+      retry([&] { return ::accept4(fd, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC); }));
   if (accepted) return std::optional(Accepted{std::move(accepted), Endpoint::from_sockaddr(peer)});
   if (would_block(errno)) return std::optional<Accepted>();
   return fail_errno(errno, "accept");

@@ -63,6 +63,8 @@ void Timer::cancel() {
   }
 }
 
+EventLoop::EventLoop(const Clock& clock) : clock_(clock) {}
+
 Result<std::unique_ptr<EventLoop>> EventLoop::create(const Clock& clock) {
   std::unique_ptr<EventLoop> loop(new EventLoop(clock));
   loop->epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
@@ -139,6 +141,8 @@ int EventLoop::wait_ms(milliseconds max_wait) {
 
 void EventLoop::run_once(milliseconds max_wait) {
   std::array<epoll_event, 256> events;
+  const std::vector<std::function<void()>> continued = std::exchange(next_turn_, {});
+  if (!continued.empty()) max_wait = milliseconds(0);
   const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms(max_wait));
   for (int i = 0; i < n; ++i) {
     auto* entry = static_cast<Watcher::Entry*>(events[static_cast<std::size_t>(i)].data.ptr);
@@ -148,6 +152,7 @@ void EventLoop::run_once(milliseconds max_wait) {
       entry->handler(events[static_cast<std::size_t>(i)].events);
     }
   }
+  for (const auto& task : continued) task();
   run_timers();
   end_turn();
 }

@@ -23,9 +23,9 @@ class Deferred {
   virtual ~Deferred() = default;
 };
 
-/// Watches one descriptor, edge-triggered: the handler is called once per change with the EPOLL* bits, so whoever gets a
-/// "readable" reads until nothing is left or remembers that something is. One epoll_ctl for the descriptor's whole life.
-/// RAII: destroying it stops the calls, also those of the turn that is running. Only on the loop's thread.
+/// Watches one descriptor, edge-triggered: the handler is called once per change with the EPOLL* bits, so whoever gets
+/// a "readable" reads until nothing is left or remembers that something is. One epoll_ctl for the descriptor's whole
+/// life. RAII: destroying it stops the calls, also those of the turn that is running. Only on the loop's thread.
 class Watcher {
  public:
   using Handler = std::function<void(std::uint32_t events)>;
@@ -72,15 +72,18 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  /// Watches for the EPOLL* bits in `events`; EPOLLET is added. Listeners pass level = true to be called while something
-  /// waits. The caller keeps the descriptor open as long as the Watcher lives.
+  /// Watches for the EPOLL* bits in `events`; EPOLLET is added. Listeners pass level = true to be called while
+  /// something waits. The caller keeps the descriptor open as long as the Watcher lives.
   Result<Watcher> watch(int fd, std::uint32_t events, Watcher::Handler handler, bool level = false);
 
-  /// Runs `task` on the loop's thread in a coming turn, in the order of posting. From any thread. After stop() tasks are
-  /// destroyed unrun.
+  /// Runs `task` on the loop's thread in a coming turn, in the order of posting. From any thread. After stop() tasks
+  /// are destroyed unrun.
   void post(std::function<void()> task);
-  /// Runs `task` at the end of this turn, before the loop sleeps again: for work that many events of one turn ask for once.
+  /// Runs `task` at the end of this turn, before the loop sleeps again: for work that many events of one turn ask for
+  /// once.
   void at_turn_end(std::function<void()> task) { turn_end_.push_back(std::move(task)); }
+  /// Runs `task` in the next turn, after whatever else is ready then: for work cut short so that others get a turn.
+  void next_turn(std::function<void()> task) { next_turn_.push_back(std::move(task)); }
   void defer_delete(std::unique_ptr<Deferred> object) { graveyard_.push_back(std::move(object)); }
 
   /// Until stop().
@@ -95,7 +98,7 @@ class EventLoop {
  private:
   friend class Watcher;
   friend class Timer;
-  explicit EventLoop(const Clock& clock) : clock_(clock) {}
+  explicit EventLoop(const Clock& clock);
   void remove(Watcher::Entry* entry);
   [[nodiscard]] int wait_ms(milliseconds max_wait);
   void run_timers();
@@ -115,6 +118,7 @@ class EventLoop {
   std::priority_queue<Timer::Entry*, std::vector<Timer::Entry*>, TimerLater> timers_;
   std::uint64_t timer_sequence_ = 0;
   std::vector<std::function<void()>> turn_end_;
+  std::vector<std::function<void()>> next_turn_;
   std::vector<std::unique_ptr<Deferred>> graveyard_;
   std::vector<std::unique_ptr<Watcher::Entry>> dead_watchers_;
 };

@@ -23,7 +23,8 @@ namespace weft::proxy {
 class Node {
  public:
   virtual ~Node() = default;
-  /// Marks a socket as the agent's own before it connects, so that capture lets it pass. A failure fails the connection.
+  /// Marks a socket as the agent's own before it connects, so that capture lets it pass. A failure fails the
+  /// connection.
   virtual Result<void> tag_socket(int fd) = 0;
   /// Asks for a certificate; called again and again while connections of `identity` wait. Returns at once.
   virtual void want_certificate(const state::Identity& identity) = 0;
@@ -65,7 +66,8 @@ struct ConnectionInfo {
 };
 
 /// One data thread: an event loop, the connections and the HBONE pool of its own. Workers share nothing but immutable
-/// snapshots, the certificate store and the metrics. Methods are called from control threads and are posted to the loop.
+/// snapshots, the certificate store and the metrics. Methods are called from control threads and are posted to the
+/// loop.
 class Worker {
  public:
   static Result<std::unique_ptr<Worker>> create(WorkerConfig config, Node& node, hbone::CertStore& certificates,

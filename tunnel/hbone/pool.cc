@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tunnel/hbone/pool.h"
+
+#include <algorithm>
+
+namespace weft::hbone {
+
+/// One tunnel with its place in the pool.
+struct Pool::Member {
+  explicit Member(loop::EventLoop& loop) : idle_timer(loop) {}
+  PoolKey key;
+  std::unique_ptr<Tunnel> tunnel;
+  loop::Timer idle_timer;
+  bool serving_scheduled = false;
+};
+
+Pool::~Pool() {
+  *alive_ = false;
+  // Tunnels call back when they close; nobody is left to care.
+  for (auto& [key, group] : groups_) {
+    for (auto& member : group.members) {
+      if (member->tunnel) context_.loop.defer_delete(std::move(member->tunnel));
+    }
+  }
+}
+
+void Pool::request(const PoolKey& key, std::shared_ptr<const TlsIdentity> identity, Dial dial, TunnelRequest& request) {
+  Group& group = groups_[key];
+  if (group.waiting.empty()) {
+    if (Member* member = with_room(group)) {
+      member->idle_timer.cancel();
+      request.on_tunnel(*member->tunnel);
+      return;
+    }
+  }
+  group.waiting.push_back({&request, std::move(identity), std::move(dial)});
+  if (!group.dialling) this->dial(key, group);
+}
+
+void Pool::cancel(TunnelRequest& request) {
+  for (auto& [key, group] : groups_) {
+    group.waiting.remove_if([&](const Waiting& w) { return w.request == &request; });
+  }
+}
+
+Pool::Member* Pool::with_room(Group& group) {
+  for (auto& member : group.members) {
+    if (member->tunnel && member->tunnel->open() && member->tunnel->session().accepts_new_streams() &&
+        member->tunnel->session().open_streams() < member->tunnel->session().max_streams()) {
+      return member.get();
+    }
+  }
+  return nullptr;
+}
+
+void Pool::dial(const PoolKey& key, Group& group) {
+  const Waiting& first = group.waiting.front();
+  auto fd = first.dial();
+  if (!fd) {
+    refuse_waiting(key, TunnelPhase::kConnect, fd.error().message());
+    return;
+  }
+  auto tunnel = Tunnel::create(
+      context_, *this, Tunnel::Side::kClient, std::move(*fd), first.identity,
+      [&](SSL* ssl) { expect_server(ssl, ExpectedPeer{key.expected}); }, connect_timeout_);
+  if (!tunnel) {
+    refuse_waiting(key, TunnelPhase::kConnect, tunnel.error().message());
+    return;
+  }
+  auto member = std::make_unique<Member>(context_.loop);
+  member->key = key;
+  member->tunnel = std::move(*tunnel);
+  by_tunnel_[member->tunnel.get()] = member.get();
+  group.members.push_back(std::move(member));
+  group.dialling = true;
+  ++tunnels_;
+}
+
+void Pool::refuse_waiting(const PoolKey& key, TunnelPhase phase, const std::string& why) {
+  const auto it = groups_.find(key);
+  if (it == groups_.end()) return;
+  const auto waiting = std::exchange(it->second.waiting, {});
+  for (const Waiting& w : waiting) w.request->on_no_tunnel(phase, why);
+  forget_if_empty(key);
+}
+
+void Pool::forget_if_empty(const PoolKey& key) {
+  const auto it = groups_.find(key);
+  if (it != groups_.end() && it->second.members.empty() && it->second.waiting.empty()) groups_.erase(it);
+}
+
+Pool::Member* Pool::member_of(Tunnel& tunnel) {
+  const auto it = by_tunnel_.find(&tunnel);
+  return it == by_tunnel_.end() ? nullptr : it->second;
+}
+
+void Pool::serve(const PoolKey& key) {
+  const auto it = groups_.find(key);
+  if (it == groups_.end()) return;
+  Group& group = it->second;
+  while (!group.waiting.empty()) {
+    Member* member = with_room(group);
+    if (member == nullptr) break;
+    TunnelRequest* request = group.waiting.front().request;
+    group.waiting.pop_front();
+    member->idle_timer.cancel();
+    request->on_tunnel(*member->tunnel);
+  }
+  if (!group.waiting.empty() && !group.dialling) dial(key, group);
+}
+
+void Pool::on_tunnel_open(Tunnel& tunnel) {
+  Member* member = member_of(tunnel);
+  if (member == nullptr) return;
+  groups_[member->key].dialling = false;
+  serve(member->key);
+  update_idle(*member);
+}
+
+void Pool::on_tunnel_changed(Tunnel& tunnel) {
+  // This comes from inside the session: what it allows is used at the end of the turn.
+  Member* member = member_of(tunnel);
+  if (member == nullptr || member->serving_scheduled) return;
+  member->serving_scheduled = true;
+  context_.loop.at_turn_end([this, alive = alive_, raw = &tunnel] {
+    if (!*alive) return;
+    Member* found = member_of(*raw);
+    if (found == nullptr) return;
+    found->serving_scheduled = false;
+    serve(found->key);
+    update_idle(*found);
+  });
+}
+
+void Pool::update_idle(Member& member) {
+  Tunnel* tunnel = member.tunnel.get();
+  if (!tunnel->open() || tunnel->session().open_streams() > 0) return;
+  if (!tunnel->session().accepts_new_streams()) {
+    tunnel->drain();
+  } else if (!member.idle_timer.armed()) {
+    member.idle_timer.arm(idle_timeout_, [tunnel] { tunnel->drain(); });
+  }
+}
+
+void Pool::on_tunnel_closed(Tunnel& tunnel, TunnelPhase phase, const std::string& why) {
+  Member* member = member_of(tunnel);
+  if (member == nullptr) return;
+  const PoolKey key = member->key;
+  by_tunnel_.erase(&tunnel);
+  --tunnels_;
+  Group& group = groups_[key];
+  const auto it = std::ranges::find_if(group.members, [&](const auto& m) { return m.get() == member; });
+  context_.loop.defer_delete(std::move((*it)->tunnel));
+  group.members.erase(it);
+  if (phase != TunnelPhase::kOpen && group.dialling) {
+    group.dialling = false;
+    refuse_waiting(key, phase, why);
+  } else if (!group.waiting.empty()) {
+    serve(key);
+  }
+  forget_if_empty(key);
+}
+
+void Pool::close_pod(std::uint32_t pod_slot, const std::string& why) {
+  std::vector<Tunnel*> tunnels;
+  std::vector<PoolKey> keys;
+  for (auto& [key, group] : groups_) {
+    if (key.pod_slot != pod_slot) continue;
+    keys.push_back(key);
+    for (auto& member : group.members) tunnels.push_back(member->tunnel.get());
+  }
+  for (const PoolKey& key : keys) refuse_waiting(key, TunnelPhase::kConnect, why);
+  for (Tunnel* tunnel : tunnels) tunnel->close(why);
+}
+
+void Pool::drain() {
+  for (auto& [tunnel, member] : by_tunnel_) member->tunnel->drain();
+}
+
+}  // namespace weft::hbone

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tunnel/hbone/tunnel.h"
+
+#include <sys/epoll.h>
+
+#include <cstring>
+
+#include "tunnel/base/sys.h"
+
+namespace weft::hbone {
+namespace {
+
+/// No more frames are made while this much waits for the socket.
+constexpr std::size_t kOutputHigh = 256U << 10;
+/// Output is sent before the end of the turn once this much has gathered.
+constexpr std::size_t kOutputSend = 128U << 10;
+/// Socket reads in one turn before others get theirs.
+constexpr int kReadsPerTurn = 4;
+/// What one turn encrypts at most before other connections get theirs.
+constexpr std::size_t kBytesPerTurn = 1U << 20;
+constexpr milliseconds kPingInterval{10'000};
+constexpr int kPingsUnanswered = 2;  // 20 s without an answer
+
+}  // namespace
+
+Result<std::unique_ptr<Tunnel>> Tunnel::create(TunnelContext context, TunnelOwner& owner, Side side, Fd fd,
+                                               std::shared_ptr<const TlsIdentity> identity,
+                                               const std::function<void(SSL*)>& prepare, milliseconds timeout) {
+  SSL_CTX* ssl_context = side == Side::kClient ? identity->client_context() : identity->server_context();
+  std::unique_ptr<Tunnel> tunnel(new Tunnel(context, owner, side, std::move(fd), std::move(identity)));
+  auto tls = TlsStream::create(ssl_context, side);
+  if (!tls) return Failure(tls.error());
+  tunnel->tls_ = std::move(*tls);
+  prepare(tunnel->tls_->ssl());
+  auto watcher = context.loop.watch(tunnel->fd_.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP,
+                                    [raw = tunnel.get()](std::uint32_t events) { raw->on_event(events); });
+  if (!watcher) return Failure(watcher.error());
+  tunnel->watcher_ = std::move(*watcher);
+  tunnel->timer_.arm(timeout, [raw = tunnel.get()] {
+    if (raw->state_ == State::kConnecting) {
+      raw->fail("timed out (is a NetworkPolicy or a firewall blocking the port?)");
+    } else {
+      raw->fail("TLS handshake: timed out");
+    }
+  });
+  return tunnel;
+}
+
+Tunnel::~Tunnel() { *alive_ = false; }
+
+void Tunnel::on_event(std::uint32_t events) {
+  if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) fin_seen_ = true;
+  if ((events & EPOLLOUT) != 0 && !writable_) {
+    writable_ = true;
+    schedule_flush();
+  }
+  if (state_ == State::kConnecting && !connected()) return;
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) read_socket();
+}
+
+/// False while the connection is not there, or when it has failed.
+bool Tunnel::connected() {
+  if (const int error = sys::take_error(fd_.get()); error != 0) {
+    fail(strerrordesc_np(error));
+    return false;
+  }
+  auto peer = sys::peer_endpoint(fd_.get());
+  if (!peer) return false;
+  auto local = sys::local_endpoint(fd_.get());
+  if (!local) {
+    fail(local.error().message());
+    return false;
+  }
+  peer_ = *peer;
+  local_ = *local;
+  state_ = State::kHandshake;
+  if (side_ == Side::kClient) go_on_handshake();
+  return state_ != State::kClosed;
+}
+
+void Tunnel::read_socket() {
+  for (int round = 0; round < kReadsPerTurn; ++round) {
+    const auto room = context_.scratch.network();
+    const auto got = sys::recv(fd_.get(), room);
+    if (!got) {
+      fail(got.error().message());
+      return;
+    }
+    if (!got->has_value()) return;
+    const std::size_t n = **got;
+    if (n == 0) {
+      fail(state_ == State::kOpen && heard_ && session_->open_streams() == 0 ? "" : "the peer closed the connection");
+      return;
+    }
+    take_in(room.first(n));
+    if (state_ == State::kClosed) return;
+    if (peer_finished_) {
+      fail(session_ && session_->open_streams() == 0 ? "" : "the peer closed the tunnel");
+      return;
+    }
+    // A short read has emptied the socket: what comes later is a new event.
+    if (n < room.size() && !fin_seen_) return;
+  }
+  context_.loop.next_turn([this, alive = alive_] {
+    if (*alive && state_ != State::kClosed) read_socket();
+  });
+}
+
+void Tunnel::take_in(std::span<const std::byte> bytes) {
+  tls_->feed(bytes);
+  if (state_ == State::kHandshake && !go_on_handshake()) return;
+  while (state_ == State::kOpen) {
+    const auto room = context_.scratch.plain();
+    const auto plain = tls_->read(room);
+    if (!plain) {
+      fail(plain.error().message());
+      return;
+    }
+    if (plain->bytes > 0) {
+      heard_ = true;
+      if (auto received = session_->receive(room.first(plain->bytes)); !received) {
+        flush();  // nghttp2 has queued a GOAWAY that says why
+        fail(received.error().message());
+        return;
+      }
+    }
+    if (plain->closed) peer_finished_ = true;
+    if (plain->bytes < room.size()) break;
+  }
+  schedule_flush();
+}
+
+/// False when the handshake needs more input or has failed.
+bool Tunnel::go_on_handshake() {
+  const auto done = tls_->handshake();
+  schedule_flush();
+  if (!done) {
+    flush();  // the alert
+    fail(done.error().message());
+    return false;
+  }
+  return *done && open_session();
+}
+
+bool Tunnel::open_session() {
+  const unsigned char* protocol = nullptr;
+  unsigned length = 0;
+  SSL_get0_alpn_selected(tls_->ssl(), &protocol, &length);
+  if (length != 2 || std::memcmp(protocol, "h2", 2) != 0) {
+    fail("TLS handshake: the peer did not choose HTTP/2 (ALPN h2)");
+    return false;
+  }
+  auto identity = hbone::peer_identity(tls_->ssl());
+  if (!identity) {
+    fail(identity.error().message());
+    return false;
+  }
+  peer_identity_ = std::move(*identity);
+  auto session = H2Session::create(side_ == Side::kClient ? H2Session::Side::kClient : H2Session::Side::kServer, *this,
+                                   context_.scratch, context_.budget, context_.clock);
+  if (!session) {
+    fail(session.error().message());
+    return false;
+  }
+  session_ = std::move(*session);
+  state_ = State::kOpen;
+  timer_.cancel();
+  owner_.on_tunnel_open(*this);
+  return state_ == State::kOpen;
+}
+
+void Tunnel::on_ping_timer() {
+  // Only a tunnel that carries something is watched (flush() arms the timer): an idle one wakes nobody.
+  if (session_->open_streams() == 0) {
+    unanswered_pings_ = 0;
+    return;
+  }
+  if (unanswered_pings_ >= kPingsUnanswered) {
+    fail("the peer did not answer PING for 20 s");
+    return;
+  }
+  ++unanswered_pings_;
+  session_->ping();
+}
+
+void Tunnel::schedule_flush() {
+  if (flush_scheduled_ || state_ == State::kClosed) return;
+  flush_scheduled_ = true;
+  context_.loop.at_turn_end([this, alive = alive_] {
+    if (!*alive) return;
+    flush_scheduled_ = false;
+    flush();
+  });
+}
+
+void Tunnel::flush() {
+  if (state_ == State::kClosed || !writable_) return;
+  turn_bytes_ = 0;
+  if (!send_output()) return;
+  if (session_ != nullptr && writable_) {
+    if (auto sent = session_->send(*this); !sent) {
+      fail(sent.error().message());
+      return;
+    }
+    if (!send_output()) return;
+    if (session_->open_streams() > 0 && !ping_timer_.armed()) {
+      ping_timer_.arm(kPingInterval, [this] { on_ping_timer(); });
+    }
+  }
+  if (turn_bytes_ >= kBytesPerTurn && writable_) {
+    context_.loop.next_turn([this, alive = alive_] {
+      if (*alive) flush();
+    });
+    return;
+  }
+  if (session_ != nullptr && tls_->output().empty() &&
+      (session_->finished() || (draining_ && session_->open_streams() == 0))) {
+    tls_->close();
+    send_output();
+    fail("");
+  }
+}
+
+/// False when the tunnel failed.
+bool Tunnel::send_output() {
+  if (auto drained = drain_output(); !drained) {
+    fail(drained.error().message());
+    return false;
+  }
+  return true;
+}
+
+Result<void> Tunnel::drain_output() {
+  auto& output = tls_->output();
+  while (writable_ && !output.empty()) {
+    const auto sent = sys::send(fd_.get(), output.view());
+    if (!sent) return Failure(sent.error());
+    if (!sent->has_value()) {
+      writable_ = false;
+      break;
+    }
+    output.consume(**sent);
+  }
+  return {};
+}
+
+Result<void> Tunnel::write(std::span<const std::byte> bytes) {
+  if (auto written = tls_->write(bytes); !written) return written;
+  turn_bytes_ += bytes.size();
+  if (tls_->output().size() >= kOutputSend) return drain_output();
+  return {};
+}
+
+bool Tunnel::blocked() const { return tls_->output().size() >= kOutputHigh || turn_bytes_ >= kBytesPerTurn; }
+
+void Tunnel::drain() {
+  if (draining_ || state_ == State::kClosed) return;
+  draining_ = true;
+  if (session_ != nullptr) session_->goaway();
+  schedule_flush();
+}
+
+void Tunnel::close(const std::string& why) { fail(why); }
+
+TunnelPhase Tunnel::phase() const {
+  if (state_ == State::kConnecting) return TunnelPhase::kConnect;
+  // A TLS 1.3 server judges the client's certificate after the client's handshake is complete.
+  return state_ == State::kOpen && (heard_ || side_ == Side::kServer) ? TunnelPhase::kOpen : TunnelPhase::kTls;
+}
+
+void Tunnel::fail(std::string why) {
+  if (state_ == State::kClosed) return;
+  const TunnelPhase reached = phase();
+  state_ = State::kClosed;
+  timer_.cancel();
+  ping_timer_.cancel();
+  watcher_.reset();
+  // The streams hear of the end when the object goes; the socket says FIN (or RST, where input was left) already now.
+  fd_.reset();
+  owner_.on_tunnel_closed(*this, reached, why);
+}
+
+}  // namespace weft::hbone

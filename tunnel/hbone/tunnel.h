@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tunnel/base/error.h"
+#include "tunnel/base/fd.h"
+#include "tunnel/base/ip.h"
+#include "tunnel/hbone/cert_store.h"
+#include "tunnel/hbone/h2_session.h"
+#include "tunnel/hbone/tls_stream.h"
+#include "tunnel/loop/event_loop.h"
+
+namespace weft::hbone {
+
+class Tunnel;
+
+/// How far a tunnel came before it failed; it chooses the response flag of the connections that waited for it.
+enum class TunnelPhase : std::uint8_t { kConnect, kTls, kOpen };
+
+/// Who owns tunnels: the pool on the client's side, the inbound proxy on the server's. Calls come on the loop's thread,
+/// also from inside the session's callbacks: an owner may start and end streams, and destroys tunnels only through
+/// EventLoop::defer_delete.
+class TunnelOwner {
+ public:
+  virtual ~TunnelOwner() = default;
+  /// The handshake is complete and ALPN chose h2: streams may start.
+  virtual void on_tunnel_open(Tunnel& tunnel) = 0;
+  /// Server side: a CONNECT arrived (see SessionEvents).
+  virtual void on_tunnel_request(Tunnel& tunnel, std::int32_t stream_id, const H2Headers& headers) = 0;
+  virtual void on_tunnel_bad_request(Tunnel& tunnel, std::string_view reason) = 0;
+  /// A stream ended or the peer takes no more streams: what the owner may do with it has changed.
+  virtual void on_tunnel_changed(Tunnel& tunnel) = 0;
+  /// It is over: the streams have had their on_closed; `why` is empty where it ended in good order. The last call.
+  virtual void on_tunnel_closed(Tunnel& tunnel, TunnelPhase phase, const std::string& why) = 0;
+};
+
+/// What the tunnels of one worker share.
+struct TunnelContext {
+  loop::EventLoop& loop;
+  Scratch& scratch;
+  WindowBudget& budget;
+  const Clock& clock;
+};
+
+/// One HBONE connection: a socket, TLS on it, HTTP/2 in that. It reads whole socket buffers into the worker's scratch,
+/// decrypts and parses them there, and writes everything that one turn of the loop produced with one send. One thread.
+class Tunnel final : public loop::Deferred, private SessionEvents, private FrameSink {
+ public:
+  using Side = TlsStream::Side;
+
+  /// `fd` is connected or connecting (client) or accepted (server). `identity` is held while the tunnel lives;
+  /// `prepare` sets the verification up on the SSL. `timeout` covers everything until the tunnel is open.
+  static Result<std::unique_ptr<Tunnel>> create(TunnelContext context, TunnelOwner& owner, Side side, Fd fd,
+                                                std::shared_ptr<const TlsIdentity> identity,
+                                                const std::function<void(SSL*)>& prepare, milliseconds timeout);
+  ~Tunnel() override;
+
+  [[nodiscard]] bool open() const { return state_ == State::kOpen; }
+  [[nodiscard]] bool closed() const { return state_ == State::kClosed; }
+  /// Only while open.
+  [[nodiscard]] H2Session& session() { return *session_; }
+  [[nodiscard]] const state::Identity& peer_identity() const { return peer_identity_; }
+  [[nodiscard]] const Endpoint& peer() const { return peer_; }
+  [[nodiscard]] const Endpoint& local() const { return local_; }
+  [[nodiscard]] int fd() const { return fd_.get(); }
+
+  /// GOAWAY; it closes when its last stream has ended.
+  void drain();
+  /// At once: streams are cut, the owner gets on_tunnel_closed.
+  void close(const std::string& why);
+
+ private:
+  enum class State : std::uint8_t { kConnecting, kHandshake, kOpen, kClosed };
+
+  Tunnel(TunnelContext context, TunnelOwner& owner, Side side, Fd fd, std::shared_ptr<const TlsIdentity> identity)
+      : context_(context),
+        owner_(owner),
+        side_(side),
+        fd_(std::move(fd)),
+        identity_(std::move(identity)),
+        timer_(context.loop),
+        ping_timer_(context.loop) {}
+
+  void on_event(std::uint32_t events);
+  bool connected();
+  void read_socket();
+  void take_in(std::span<const std::byte> bytes);
+  bool go_on_handshake();
+  bool open_session();
+  void schedule_flush();
+  void flush();
+  bool send_output();
+  Result<void> drain_output();
+  void on_ping_timer();
+  [[nodiscard]] TunnelPhase phase() const;
+  void fail(std::string why);
+
+  // SessionEvents
+  void on_request(std::int32_t stream_id, const H2Headers& headers) override {
+    owner_.on_tunnel_request(*this, stream_id, headers);
+  }
+  void on_bad_request(std::string_view reason) override { owner_.on_tunnel_bad_request(*this, reason); }
+  void on_goaway() override { owner_.on_tunnel_changed(*this); }
+  void on_pong() override { unanswered_pings_ = 0; }
+  void on_stream_closed() override { owner_.on_tunnel_changed(*this); }
+  void on_want_send() override { schedule_flush(); }
+  // FrameSink
+  Result<void> write(std::span<const std::byte> bytes) override;
+  [[nodiscard]] bool blocked() const override;
+
+  TunnelContext context_;
+  TunnelOwner& owner_;
+  Side side_;
+  Fd fd_;
+  std::shared_ptr<const TlsIdentity> identity_;
+  State state_ = State::kConnecting;
+  bool writable_ = false;
+  bool draining_ = false;
+  bool flush_scheduled_ = false;
+  bool peer_finished_ = false;  ///< close_notify arrived
+  bool fin_seen_ = false;       ///< the socket's own end was reported: read on until it shows
+  bool heard_ = false;          ///< the peer has sent HTTP/2: it accepted our certificate
+  std::size_t turn_bytes_ = 0;  ///< handed to encryption in this turn
+  int unanswered_pings_ = 0;
+  Endpoint peer_, local_;
+  state::Identity peer_identity_;
+  std::unique_ptr<TlsStream> tls_;
+  std::unique_ptr<H2Session> session_;
+  loop::Watcher watcher_;
+  loop::Timer timer_;
+  loop::Timer ping_timer_;
+  /// Outlives the tunnel in tasks of the loop that must not touch it any more.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace weft::hbone
