@@ -65,7 +65,7 @@ struct PolicyVerdict {
   /// The "namespace/name" of the policy that decided; empty where none applied. For "no ALLOW policy matched" it is
   /// empty too and `reason` says so; for an unknown policy it is that policy's key.
   std::string policy;
-  std::string reason;                     ///< for the log: "allowed by ns/name", "denied by ns/name", "no allow policy matched", …
+  std::string reason;  ///< for the log: "allowed by ns/name", "denied by ns/name", "no allow policy matched", …
   std::vector<std::string> dry_run_hits;  ///< policies marked dryRun that would have decided otherwise
 };
 
@@ -73,7 +73,8 @@ struct PolicyVerdict {
 /// same arguments give the same verdict. Semantics: reference "Policy" in ARCHITECTURE.md.
 [[nodiscard]] PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context);
 
-/// True where no policy at all applies to the workload: then nothing needs to look at plaintext connections.
+/// False where no policy at all applies to the workload: then nothing needs to look at plaintext connections. Policies
+/// that are not known yet and those marked dryRun count.
 [[nodiscard]] bool has_policies(const State& state, const Workload& destination);
 
 }  // namespace weft::state

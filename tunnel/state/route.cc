@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "tunnel/state/balance.h"
+#include "tunnel/state/captured.h"
+#include "tunnel/state/state.h"
+
+namespace weft::state {
+namespace {
+
+constexpr std::uint16_t kHbonePort = 15008;
+/// The ports that the mesh's own listeners are known by.
+constexpr std::uint16_t kOwnPorts[] = {15001, 15006, kHbonePort};
+
+Destination refused(Destination destination, std::string reason) {
+  destination.kind = Destination::Kind::kRefused;
+  destination.reason = std::move(reason);
+  return destination;
+}
+
+Destination needs_waypoint(Destination destination, const GatewayAddress& waypoint) {
+  return refused(std::move(destination),
+                 "needs waypoint " + to_string(waypoint) +
+                     ", which this version does not support yet (its policy must not be skipped)");
+}
+
+/// Finishes a destination whose workload and target are chosen.
+Destination to_workload(Destination destination, const Workload& source) {
+  const Workload& workload = *destination.workload;
+  // A connection that leads back to its own pod never meets the pod's interface: there is nothing to tunnel through.
+  const bool is_self = workload.uid == source.uid;
+  if (is_self || !speaks_hbone(workload)) {
+    destination.kind = Destination::Kind::kDirect;
+    return destination;
+  }
+  destination.kind = Destination::Kind::kHbone;
+  destination.hbone = {destination.target.address, kHbonePort};
+  destination.expected_identities = {workload.identity()};
+  if (destination.service) destination.expected_sans = destination.service->subject_alt_names;
+  return destination;
+}
+
+Destination to_service(const State& state, Destination destination, const Workload& source, const Endpoint& original,
+                       std::uint64_t random) {
+  const Service& service = *destination.service;
+  if (service.visibility == Visibility::kNamespace && service.namespace_name != source.namespace_name) {
+    return refused(
+        std::move(destination),
+        "service " + service.key() + " is visible in its own namespace only, not in " + source.namespace_name);
+  }
+  if (service.waypoint) return needs_waypoint(std::move(destination), *service.waypoint);
+  if (!service.weighted_waypoints.empty()) {
+    return needs_waypoint(std::move(destination), service.weighted_waypoints.front().waypoint);
+  }
+  if (service.load_balancer && service.load_balancer->mode == LoadBalancerMode::kPassthrough) return destination;
+  if (!service.ports.contains(original.port)) {
+    return refused(std::move(destination),
+                   "service " + service.key() + " has no port " + std::to_string(original.port));
+  }
+  Choice choice = choose_endpoint(state, source, service, original, random);
+  if (!choice.workload) return refused(std::move(destination), std::move(choice.reason));
+  destination.workload = std::move(choice.workload);
+  destination.target = choice.target;
+  return to_workload(std::move(destination), source);
+}
+
+}  // namespace
+
+Destination State::elsewhere(Destination destination, const Workload& source, const Endpoint& original) const {
+  const auto of_network = [&](const std::string& what, const std::string& network) {
+    return what + " is on network \"" + network + "\", not on the source's \"" + source.network +
+           "\" (network gateways are not supported yet)";
+  };
+  for (const auto& [network, workloads] : by_address_) {
+    const auto found = workloads.find(original.address);
+    if (network == source.network || found == workloads.end() || !is_captured(*found->second)) continue;
+    destination.workload = found->second;
+    return refused(std::move(destination), of_network("workload " + found->second->uid, network));
+  }
+  for (const auto& [network, services] : by_vip_) {
+    const auto found = services.find(original.address);
+    if (network == source.network || found == services.end()) continue;
+    if (!is_captured(*this, *found->second, {network, original.address})) continue;
+    destination.service = found->second;
+    return refused(std::move(destination), of_network("service " + found->second->key(), network));
+  }
+  return destination;
+}
+
+Destination State::route(const Workload& source, const Endpoint& original, std::uint64_t random) const {
+  Destination destination;
+  destination.target = original;
+  if (original.address.is_loopback() && std::ranges::find(kOwnPorts, original.port) != std::end(kOwnPorts)) {
+    return refused(std::move(destination),
+                   "port " + std::to_string(original.port) + " of loopback is the tunnel's own");
+  }
+  destination.service = service_by_vip(source.network, original.address);
+  const WorkloadPtr workload = workload_by_address(source.network, original.address);
+  // A workload's own address goes before a VIP, save where the VIP's waypoint would be passed by.
+  if (workload && (is_captured(*workload) || !destination.service || !has_waypoint(*destination.service))) {
+    destination.service = nullptr;
+    destination.workload = workload;
+    // A workload's waypoint is for what is addressed to it, not for what reaches it through a service.
+    if (workload->waypoint) return needs_waypoint(std::move(destination), *workload->waypoint);
+    return to_workload(std::move(destination), source);
+  }
+  if (destination.service) return to_service(*this, std::move(destination), source, original, random);
+  return elsewhere(std::move(destination), source, original);
+}
+
+}  // namespace weft::state

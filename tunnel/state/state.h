@@ -33,34 +33,35 @@ struct ServiceEndpoint {
 /// Where a new outbound connection goes.
 struct Destination {
   enum class Kind : std::uint8_t {
-    kUnknown,   ///< not in the mesh: dial the original destination as it is
-    kDirect,    ///< a known workload without HBONE: dial `target` in the clear
-    kHbone,     ///< tunnel to `gateway` (TLS), CONNECT `authority`
-    kRefused,   ///< must not be dialled; `reason` says why
+    kUnknown,  ///< not in the mesh, or a PASSTHROUGH service (`service` is set): dial the original destination as it is
+    kDirect,   ///< a known workload without HBONE: dial `target` in the clear
+    kHbone,    ///< tunnel to `gateway` (TLS), CONNECT `authority`
+    kRefused,  ///< must not be dialled; `reason` says why
   } kind = Kind::kUnknown;
-  Endpoint target;         ///< application address and port (the CONNECT authority for kHbone)
-  Endpoint hbone;          ///< kHbone: where the TLS connection goes, the workload's address and 15008
-  WorkloadPtr workload;    ///< the endpoint chosen, null for kUnknown
-  ServicePtr service;      ///< the service dialled, null where a workload was dialled by its own address
+  Endpoint target;       ///< application address and port (the CONNECT authority for kHbone)
+  Endpoint hbone;        ///< kHbone: where the TLS connection goes, the workload's address and 15008
+  WorkloadPtr workload;  ///< the endpoint chosen, null for kUnknown
+  ServicePtr service;    ///< the service dialled, null where a workload was dialled by its own address
   /// kHbone: URIs of which the server's certificate must carry one.
   std::vector<Identity> expected_identities;
   std::vector<std::string> expected_sans;  ///< the service's subjectAltNames, beside expected_identities
   std::string reason;
 };
 
-/// An immutable snapshot of everything that the control plane said. Shared between threads without locks; a change makes
-/// a new one. Owner: whoever holds the shared_ptr.
+/// An immutable snapshot of everything that the control plane said. Shared between threads without locks; a change
+/// makes a new one. Owner: whoever holds the shared_ptr.
 class State {
  public:
-  /// Indexes the input. Errors: kInvalid naming both objects where two claim one uid, one service key, one policy key, or
-  /// one address in one network (hostNetwork workloads share addresses freely and are not found by address).
+  /// Indexes the input. Errors: kInvalid naming both objects where two claim one uid, one service key, one policy key,
+  /// or one address in one network (hostNetwork workloads share addresses freely and are not found by address).
   static Result<std::shared_ptr<const State>> build(StateInput input);
   static std::shared_ptr<const State> empty();
 
   [[nodiscard]] WorkloadPtr workload_by_uid(std::string_view uid) const;
   /// By address in `network`; hostNetwork workloads are not found here.
   [[nodiscard]] WorkloadPtr workload_by_address(std::string_view network, const IpAddress& address) const;
-  /// The workload of a pod by its namespace and name, null where unknown.
+  /// The workload of a pod by its namespace and name, the first given where several clusters have one; null where
+  /// unknown.
   [[nodiscard]] WorkloadPtr workload_by_pod(std::string_view namespace_name, std::string_view name) const;
   [[nodiscard]] ServicePtr service_by_key(std::string_view namespace_and_hostname) const;
   /// By VIP, exact addresses before the longest CIDR.
@@ -83,8 +84,8 @@ class State {
   };
   [[nodiscard]] MeshAddresses mesh_addresses() const;
 
-  /// Chooses where a connection from `source` to `original` goes; `random` is any uniformly drawn number and picks among
-  /// equal endpoints (by capacity), so that the caller owns the randomness and tests are repeatable. Pure.
+  /// Chooses where a connection from `source` to `original` goes; `random` is any uniformly drawn number and picks
+  /// among equal endpoints (by capacity), so that the caller owns the randomness and tests are repeatable. Pure.
   [[nodiscard]] Destination route(const Workload& source, const Endpoint& original, std::uint64_t random) const;
 
  private:
@@ -94,6 +95,12 @@ class State {
   };
   template <class T>
   using Index = std::unordered_map<std::string, T, StringHash, std::equal_to<>>;
+
+  Result<void> index_workloads();
+  Result<void> index_services();
+  Result<void> index_policies();
+  /// Refuses what is a mesh address of another network; anything else stays kUnknown.
+  [[nodiscard]] Destination elsewhere(Destination destination, const Workload& source, const Endpoint& original) const;
 
   std::vector<WorkloadPtr> workloads_;
   std::vector<ServicePtr> services_;

@@ -37,6 +37,9 @@ struct GatewayAddress {
   auto operator<=>(const GatewayAddress&) const = default;
 };
 
+/// "network/address" or "namespace/hostname", as the configuration spells it.
+[[nodiscard]] std::string to_string(const GatewayAddress& gateway);
+
 enum class TunnelProtocol : std::uint8_t { kTcp, kHbone };
 enum class NetworkMode : std::uint8_t { kStandard, kHostNetwork };
 enum class HealthStatus : std::uint8_t { kHealthy, kUnhealthy };
@@ -72,8 +75,8 @@ struct Workload {
   std::optional<ApplicationTunnel> application_tunnel;
   HealthStatus status = HealthStatus::kHealthy;
   Locality locality;
-  std::uint32_t capacity = 1;                        ///< weight among the endpoints of a service; 0 gets no traffic
-  std::vector<std::string> authorization_policies;   ///< "namespace/name" of the selector-scoped ones
+  std::uint32_t capacity = 1;                       ///< weight among the endpoints of a service; 0 gets no traffic
+  std::vector<std::string> authorization_policies;  ///< "namespace/name" of the selector-scoped ones
   /// "namespace/hostname" of each service it is an endpoint of, to {service port: target port}.
   std::map<std::string, std::map<std::uint16_t, std::uint16_t>> services;
   // Telemetry only.

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tunnel/state/state.h"
+
+namespace weft::state {
+
+/// The outcome of choosing an endpoint: `workload` is null where none can be used, and `reason` says why.
+struct Choice {
+  WorkloadPtr workload;
+  Endpoint target;  ///< the application's address and port there
+  std::string reason;
+};
+
+/// The address of `workload` to dial: of the family of `like` where it has one, otherwise its first. Unset where it has
+/// none. `families` limits what is taken.
+[[nodiscard]] IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies families);
+
+/// Chooses among the endpoints of a service that has `original.port`: those in the source's network that have an
+/// address, the port and some capacity, and are healthy or need not be; of these the ones that the service's locality
+/// rules prefer; of these one by weight. Pure: `random` alone decides among equals.
+[[nodiscard]] Choice choose_endpoint(const State& state, const Workload& source, const Service& service,
+                                     const Endpoint& original, std::uint64_t random);
+
+}  // namespace weft::state
