@@ -59,21 +59,38 @@ class Sha256 {
   std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
 };
 
-std::string expected_hash(std::uint64_t seed, std::uint64_t size) {
-  Generator generator(seed);
-  Sha256 hash;
-  std::vector<char> block(kBlock);
-  while (size > 0) {
-    generator.fill(block);
-    const auto part = static_cast<std::size_t>(std::min<std::uint64_t>(size, kBlock));
-    hash.update(block.data(), part);
-    size -= part;
+/// Compares what arrives with the stream that should, whatever pieces it comes in.
+class Comparer {
+ public:
+  explicit Comparer(std::uint64_t seed) : generator_(seed), block_(kBlock), used_(kBlock) {}
+  void check(const char* data, std::size_t size) {
+    while (size > 0 && !mismatch_) {
+      if (used_ == kBlock) {
+        generator_.fill(block_);
+        used_ = 0;
+      }
+      const std::size_t part = std::min(size, kBlock - used_);
+      if (std::memcmp(data, &block_[used_], part) != 0) mismatch_ = position_;
+      data += part;
+      size -= part;
+      used_ += part;
+      position_ += part;
+    }
   }
-  return hash.hex();
-}
+  /// Where the first block that differs starts.
+  [[nodiscard]] std::optional<std::uint64_t> mismatch() const { return mismatch_; }
+
+ private:
+  Generator generator_;
+  std::vector<char> block_;
+  std::size_t used_;
+  std::uint64_t position_ = 0;
+  std::optional<std::uint64_t> mismatch_;
+};
 
 struct Sent {
   std::uint64_t bytes = 0;
+  std::string sha256;
   std::optional<Trouble> trouble;
 };
 
@@ -82,6 +99,7 @@ struct Sent {
 Sent send_all(int fd, std::uint64_t seed, std::uint64_t size) {
   Generator generator(seed);
   std::vector<char> block(kBlock);
+  Sha256 hash;
   Sent sent;
   while (sent.bytes < size) {
     generator.fill(block);
@@ -94,12 +112,14 @@ Sent send_all(int fd, std::uint64_t seed, std::uint64_t size) {
         sent.trouble = trouble_of(errno, "write");
         return sent;
       }
+      hash.update(data, static_cast<std::size_t>(done));
       data += done;
       left -= static_cast<std::size_t>(done);
       sent.bytes += static_cast<std::uint64_t>(done);
     }
   }
   ::shutdown(fd, SHUT_WR);
+  sent.sha256 = hash.hex();
   return sent;
 }
 
@@ -149,10 +169,12 @@ BulkResult run_bulk(Stream& stream, const BulkPlan& plan, bool is_client) {
 
   const Pace pace(is_client ? plan.client_rate : plan.server_rate);
   Sha256 hash;
+  Comparer comparer(plan.seed + (is_client ? 1 : 0));
   std::uint64_t received = 0;
   std::vector<char> block(kBlock);
   while (const std::size_t got = stream.read(block.data(), pace.portion())) {
     hash.update(block.data(), got);
+    comparer.check(block.data(), got);
     received += got;
     pace.wait_for(received);
   }
@@ -160,8 +182,6 @@ BulkResult run_bulk(Stream& stream, const BulkPlan& plan, bool is_client) {
   if (stream.trouble()) ::shutdown(stream.fd(), SHUT_RDWR);
   sender.join();
 
-  const std::string actual = hash.hex();
-  const std::string expected = expected_hash(plan.seed + (is_client ? 1 : 0), to_receive);
   BulkResult result;
   std::string verdict = "exact";
   if (stream.trouble() || sent.trouble) {
@@ -171,12 +191,12 @@ BulkResult run_bulk(Stream& stream, const BulkPlan& plan, bool is_client) {
   } else if (received != to_receive) {
     result.exit = Exit::kClosed;
     verdict = "short";
-  } else if (actual != expected) {
+  } else if (comparer.mismatch()) {
     result.exit = Exit::kMismatch;
-    verdict = "mismatch";
+    verdict = "\"differs after byte " + std::to_string(*comparer.mismatch()) + "\"";
   }
-  result.text = "sent=" + std::to_string(sent.bytes) + " received=" + std::to_string(received) + " sha256=" + actual +
-                " expected=" + expected + " verdict=" + verdict;
+  result.text = "sent=" + std::to_string(sent.bytes) + " sent_sha256=" + sent.sha256 +
+                " received=" + std::to_string(received) + " received_sha256=" + hash.hex() + " verdict=" + verdict;
   return result;
 }
 

@@ -25,7 +25,7 @@ struct BulkPlan {
 
 struct BulkResult {
   Exit exit = Exit::kOk;
-  std::string text;  ///< `sent=… received=… sha256=… expected=… verdict=…`, for people and tests
+  std::string text;  ///< `sent=… sent_sha256=… received=… received_sha256=… verdict=exact|…`
 };
 
 /// Runs one side after the opening line was written or read.
