@@ -11,21 +11,26 @@ class Registry;
 
 namespace weft::telemetry {
 
-/// Istio's TCP metrics: istio_tcp_connections_opened_total, _closed_total, istio_tcp_received_bytes_total, istio_tcp_sent_bytes_total, with Istio's labels.
-/// Thread-safe. `registry` is owned by the agent and serves /metrics.
+/// Istio's TCP metrics: istio_tcp_connections_opened_total, _closed_total, istio_tcp_received_bytes_total and
+/// istio_tcp_sent_bytes_total, with Istio's labels; what is not known is "unknown". As in Istio the byte counters take
+/// the destination's view whoever reports: "received" is what went from the source to the destination (the request),
+/// "sent" what came back. Opened and bytes are counted under response_flags "-", the end under the flag it ended with.
+/// Thread-safe. `registry` serves /metrics; it must not be null and lives on with this.
 class ConnectionMetrics {
  public:
   explicit ConnectionMetrics(std::shared_ptr<prometheus::Registry> registry);
   ~ConnectionMetrics();
 
-  /// The counters of one connection's label set: looked up once per connection, then plain atomic adds.
+  /// The counters of one label set, shared by its connections: looked up once per connection, then plain atomic adds.
   class Handle;
-  /// Counts the connection as opened. The label set is fixed here, so call it when source, destination and service are known.
+  /// Counts the connection as opened. The label set is fixed here, so call it when source, destination and service are
+  /// known.
   [[nodiscard]] std::shared_ptr<Handle> opened(const ConnectionResult& result);
-  /// Adds the bytes since the last call for this connection; while it lives and at its end. One thread a connection.
+  /// Adds the bytes since the last call for this connection; while it lives and at its end. The deltas are those of
+  /// ConnectionResult: `sent_delta` went from the source to the destination. One thread a connection.
   static void bytes(Handle& handle, std::uint64_t sent_delta, std::uint64_t received_delta);
-  /// Counts the end, under the label response_flags of `result`. A connection that never opened (refused) passes null: it
-  /// is counted as opened and closed.
+  /// Counts the end, under the label response_flags of `result`. A connection that never opened (refused) passes null:
+  /// it is counted as opened and closed.
   void closed(const std::shared_ptr<Handle>& handle, const ConnectionResult& result);
 
  private:
