@@ -168,7 +168,9 @@ hbone::CertificateBundle TestCa::not_yet_valid(const state::Identity& identity) 
   return issue(identity, options);
 }
 
-hbone::CertificateBundle TestCa::without_san(const state::Identity& identity) const { return issue(identity, LeafOptions{}); }
+hbone::CertificateBundle TestCa::without_san(const state::Identity& identity) const {
+  return issue(identity, LeafOptions{});
+}
 
 hbone::CertificateBundle TestCa::with_two_sans(const state::Identity& identity, const std::string& other_uri) const {
   LeafOptions options;

@@ -42,7 +42,8 @@ class TestCa {
   [[nodiscard]] hbone::CertificateBundle expired(const state::Identity& identity) const;
   [[nodiscard]] hbone::CertificateBundle not_yet_valid(const state::Identity& identity) const;
   [[nodiscard]] hbone::CertificateBundle without_san(const state::Identity& identity) const;
-  [[nodiscard]] hbone::CertificateBundle with_two_sans(const state::Identity& identity, const std::string& other_uri) const;
+  [[nodiscard]] hbone::CertificateBundle with_two_sans(const state::Identity& identity,
+                                                       const std::string& other_uri) const;
   [[nodiscard]] hbone::CertificateBundle with_dns_san_only(const state::Identity& identity) const;
   [[nodiscard]] hbone::CertificateBundle with_usage(const state::Identity& identity, LeafOptions::Usage usage) const;
 

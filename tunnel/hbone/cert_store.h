@@ -29,8 +29,8 @@ struct CertificateBundle {
 /// sides present a certificate. Immutable; shared by the connections that use it, so a renewal never cuts one.
 class TlsIdentity {
  public:
-  /// Errors: kInvalid naming what in the bundle is wrong: key and certificate do not match, the certificate's SAN is not
-  /// exactly the bundle's identity, it does not chain to the roots, or a PEM cannot be read.
+  /// Errors: kInvalid naming what in the bundle is wrong: key and certificate do not match, the certificate's SAN is
+  /// not exactly the bundle's identity, it does not chain to the roots, or a PEM cannot be read.
   static Result<std::shared_ptr<const TlsIdentity>> create(CertificateBundle bundle);
   ~TlsIdentity();
 
@@ -61,13 +61,18 @@ struct ExpectedPeer {
 /// Sets up an SSL made from server_context(): the client must present a certificate with exactly one URI SAN, a SPIFFE
 /// identity of `trust_domain`. Chain and validity are checked by the context.
 void expect_client(SSL* ssl, const std::string& trust_domain);
-/// Sets up an SSL made from client_context(): the server's certificate must carry one of `expected`. `expected` is copied.
+/// Sets up an SSL made from client_context(): the server's certificate must carry one of `expected`. `expected` is
+/// copied.
 void expect_server(SSL* ssl, ExpectedPeer expected);
 /// The peer's identity, once the handshake succeeded.
 Result<state::Identity> peer_identity(SSL* ssl);
-/// Why the handshake on `ssl` failed, in words: the verification's result (expired, unknown root, "client certificate has
-/// no SPIFFE SAN", "server identity is X, expected Y"), the peer's alert, or OpenSSL's own text. Clears the error queue.
+/// Why the handshake on `ssl` failed, in words: the verification's result (expired, unknown root, "client certificate
+/// has no SPIFFE SAN", "server identity is X, expected Y"), the peer's alert, or OpenSSL's own text. Clears the error
+/// queue.
 std::string handshake_error(SSL* ssl);
+/// True when both sides agreed on HTTP/2. A server of ours refuses anything else during the handshake; a client must
+/// ask this once its handshake is done, because a server may leave ALPN out.
+[[nodiscard]] bool alpn_is_h2(const SSL* ssl);
 
 /// The certificates of this node's workloads, by identity. Thread-safe. Control threads put, workers get.
 class CertStore {
