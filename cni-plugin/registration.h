@@ -13,21 +13,20 @@
 /// The registration protocol between weft-cni and weft-agent.
 ///
 /// Transport: a Unix SOCK_SEQPACKET socket (default /run/weft/agent.sock), one request packet and one reply packet a
-/// connection, each a JSON document of at most kMaxMessage bytes; the agent closes after its reply. A `register` request
-/// carries the descriptor of the pod's netns as SCM_RIGHTS ancillary data; no other message carries one.
+/// connection, each a JSON document of at most kMaxMessage bytes; the agent closes after its reply. A `register`
+/// request carries the descriptor of the pod's netns as SCM_RIGHTS ancillary data; no other message carries one.
 ///
 /// Request: {"version": 1, "verb": "register" | "unregister" | "check" | "gc" | "status", ...} with
-///   register    containerId, ifName, netns (path), podNamespace, podName, podUid, addresses [text], ifindex, hostIfindex
-///   unregister  containerId, ifName
-///   check       containerId, ifName, netnsInode
-///   gc          valid: [{containerId, ifName}]
-///   status      nothing
+///   register    containerId, ifName, netns (path), podNamespace, podName, podUid, addresses [text], ifindex,
+///   hostIfindex unregister  containerId, ifName check       containerId, ifName, netnsInode gc          valid:
+///   [{containerId, ifName}] status      nothing
 /// Reply: {"version": 1, "ok": true, "enrolled": bool, "notes": [text]} or
-///        {"version": 1, "ok": false, "code": "unavailable" | "invalid" | "denied" | "not-found" | "internal", "message": text}.
+///        {"version": 1, "ok": false, "code": "unavailable" | "invalid" | "denied" | "not-found" | "internal",
+///        "message": text}.
 ///
-/// Order for a new pod: the plugin sends `register`; the agent opens the pod's listeners, writes its map entries and only
-/// then answers; the plugin attaches the programs. For a pod that goes: the plugin sends `unregister` first, so that the
-/// agent's listeners let the netns go, then detaches.
+/// Order for a new pod: the plugin sends `register`; the agent opens the pod's listeners, writes its map entries and
+/// only then answers; the plugin attaches the programs. For a pod that goes: the plugin sends `unregister` first, so
+/// that the agent's listeners let the netns go, then detaches.
 ///
 /// Versions: a receiver ignores keys that it does not know. A version above its own is refused with ok=false, code
 /// "unsupported" and its own version in "version", so that both sides can name both versions.
@@ -71,8 +70,9 @@ struct Reply {
 Result<Request> parse_request(std::string_view text);
 Result<Reply> parse_reply(std::string_view text);
 
-/// One packet with an optional descriptor; blocking sockets with SO_RCVTIMEO and SO_SNDTIMEO set by the caller. receive gives kUnavailable when the
-/// peer closed without a packet, kTimeout when the time passed, kInvalid for a packet over kMaxMessage.
+/// One packet with an optional descriptor; blocking sockets with SO_RCVTIMEO and SO_SNDTIMEO set by the caller. receive
+/// gives kUnavailable when the peer closed without a packet, kTimeout when the time passed, kInvalid for a packet over
+/// kMaxMessage.
 struct Packet {
   std::string text;
   Fd fd;
@@ -80,8 +80,9 @@ struct Packet {
 Result<void> send_packet(int socket, std::string_view text, int fd_to_pass);
 Result<Packet> receive_packet(int socket);
 
-/// Asks the agent at `socket_path` and waits for its reply, `timeout_ms` in all. Errors: kUnavailable (no socket, refused,
-/// or the agent went away: the text says which and that weft-agent may not be running), kTimeout, kUnsupported (versions).
+/// Asks the agent at `socket_path` and waits for its reply, `timeout_ms` in all. Errors: kUnavailable (no socket,
+/// refused, or the agent went away: the text says which and that weft-agent may not be running), kTimeout, kUnsupported
+/// (versions).
 Result<Reply> call(const std::string& socket_path, const Request& request, int timeout_ms);
 
 }  // namespace weft::cni
