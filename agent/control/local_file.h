@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -31,28 +30,35 @@ class LocalFile : public Source {
   [[nodiscard]] std::string status() const override;
 
  private:
-  Result<void> watch_directory();
+  /// Watches the directory where it does not yet; without a watch the content is still looked at now and then.
+  void watch_directory();
   void run();
+  /// Waits for a change in the directory, the poll interval, or stop().
   void wait_for_change();
   void drain_events();
+  /// Waits at most that long; true where stop() was called.
+  bool stopped_within(milliseconds wait);
+  /// The content once two looks in a row agree, so that a write under way is not taken for a version. Nothing where
+  /// there is no file, it does not settle, or stop() was called.
+  std::optional<std::string> settled_text();
   void reload();
-  void refuse(const Error& error);
   Result<std::shared_ptr<const state::State>> load(const std::string& text);
-  void set_status(std::string text, std::string error);
+  void refuse(const Error& error);
+  /// Remembers, and says once, why the file cannot be read; "" where it can.
+  void set_unreadable(std::string why);
+  void set_in_force(const state::State& state);
 
   const std::string path_;
-  const std::string directory_;
   const milliseconds poll_interval_;
   Deliver deliver_;
   Fd inotify_;
-  int watch_ = -1;  ///< the directory's, -1 where there is none now
-  Fd wake_;         ///< readable when stop() was called
-  std::atomic<bool> stopping_{false};
+  Fd wake_;                ///< readable once stop() was called
+  int watch_ = -1;         ///< of the directory, -1 where there is none now
   std::string last_text_;  ///< the content last looked at, good or bad
-  bool missing_ = false;   ///< already said that the file is gone
   mutable std::mutex status_mutex_;
   std::string in_force_;    ///< under status_mutex_
-  std::string last_error_;  ///< under status_mutex_
+  std::string last_error_;  ///< under status_mutex_: why the content is refused
+  std::string unreadable_;  ///< under status_mutex_: why there is no content
   std::thread thread_;
 };
 
