@@ -216,12 +216,14 @@ Result<std::int32_t> H2Session::connect(const H2Headers& headers, StreamHandler&
   return id;
 }
 
-Result<void> H2Session::accept(std::int32_t stream_id, const H2Headers& headers, StreamHandler& handler) {
+void H2Session::attach(std::int32_t stream_id, StreamHandler& handler) {
+  if (Stream* stream = find(stream_id)) stream->handler = &handler;
+}
+
+Result<void> H2Session::accept(std::int32_t stream_id, const H2Headers& headers) {
   Stream* stream = find(stream_id);
   if (stream == nullptr) return fail(ErrorCode::kNotFound, "answer a CONNECT: the client has reset it");
-  stream->handler = &handler;
   stream->window_started = clock_.now();
-  stream->deferred = false;
   const auto nva = fields(headers);
   nghttp2_data_provider provider{};
   provider.read_callback = Callbacks::read_data;
@@ -232,7 +234,9 @@ Result<void> H2Session::accept(std::int32_t stream_id, const H2Headers& headers,
 }
 
 void H2Session::refuse(std::int32_t stream_id, int status) {
-  if (find(stream_id) == nullptr) return;
+  Stream* stream = find(stream_id);
+  if (stream == nullptr) return;
+  stream->handler = nullptr;
   H2Headers headers;
   headers.status = std::to_string(status);
   const auto nva = fields(headers);

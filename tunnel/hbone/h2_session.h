@@ -52,7 +52,7 @@ class StreamHandler {
 class SessionEvents {
  public:
   virtual ~SessionEvents() = default;
-  /// Server side: a request arrived. Answer with H2Session::accept or refuse, now or later.
+  /// Server side: a request arrived. Refuse it or attach a handler now; H2Session::accept may come later.
   virtual void on_request(std::int32_t stream_id, const H2Headers& headers) = 0;
   /// Server side: a request that was not acceptable as HTTP/2 was refused by the session itself (header list too long).
   virtual void on_bad_request(std::string_view reason) = 0;
@@ -107,9 +107,11 @@ class H2Session {
 
   /// Client: starts a CONNECT stream; `handler` is borrowed until on_closed or detach.
   Result<std::int32_t> connect(const H2Headers& headers, StreamHandler& handler);
-  /// Server: answers 200 and starts to carry the stream's payload.
-  Result<void> accept(std::int32_t stream_id, const H2Headers& headers, StreamHandler& handler);
-  /// Server: answers with an error status and ends the stream.
+  /// Server: gives an arrived request its handler, borrowed until on_closed, reset or refuse.
+  void attach(std::int32_t stream_id, StreamHandler& handler);
+  /// Server: answers 200 and starts to carry the stream's payload. kNotFound: the client has ended it meanwhile.
+  Result<void> accept(std::int32_t stream_id, const H2Headers& headers);
+  /// Server: answers with an error status and ends the stream; no more calls to its handler.
   void refuse(std::int32_t stream_id, int status);
 
   /// `produce` has something again.

@@ -14,15 +14,10 @@ struct Pool::Member {
   bool serving_scheduled = false;
 };
 
-Pool::~Pool() {
-  *alive_ = false;
-  // Tunnels call back when they close; nobody is left to care.
-  for (auto& [key, group] : groups_) {
-    for (auto& member : group.members) {
-      if (member->tunnel) context_.loop.defer_delete(std::move(member->tunnel));
-    }
-  }
-}
+Pool::Pool(TunnelContext context, milliseconds connect_timeout, milliseconds idle_timeout)
+    : context_(context), connect_timeout_(connect_timeout), idle_timeout_(idle_timeout) {}
+
+Pool::~Pool() { *alive_ = false; }
 
 void Pool::request(const PoolKey& key, std::shared_ptr<const TlsIdentity> identity, Dial dial, TunnelRequest& request) {
   Group& group = groups_[key];

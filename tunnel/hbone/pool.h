@@ -39,8 +39,7 @@ class Pool final : private TunnelOwner {
   /// Makes the connecting socket for a tunnel, in the pod's netns and tagged.
   using Dial = std::function<Result<Fd>()>;
 
-  Pool(TunnelContext context, milliseconds connect_timeout, milliseconds idle_timeout)
-      : context_(context), connect_timeout_(connect_timeout), idle_timeout_(idle_timeout) {}
+  Pool(TunnelContext context, milliseconds connect_timeout, milliseconds idle_timeout);
   ~Pool() override;
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tunnel/proxy/connections.h"
+
+#include <chrono>
+
+#include "tunnel/proxy/context.h"
+#include "tunnel/telemetry/access_log.h"
+
+namespace weft::proxy {
+
+Connection::Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod)
+    : worker_(worker), pod_(std::move(pod)) {
+  result_.started = worker_.loop.now();
+}
+
+void Connection::opened() { metrics_ = worker_.metrics.opened(result_); }
+
+void Connection::finish(telemetry::ResponseFlag flag, const std::string& why) {
+  if (finished_) return;
+  finished_ = true;
+  result_.ended = worker_.loop.now();
+  result_.flag = flag;
+  result_.error = why;
+  if (metrics_) telemetry::ConnectionMetrics::bytes(*metrics_, result_.bytes_sent, result_.bytes_received);
+  worker_.metrics.closed(metrics_, result_);
+  telemetry::log_access(result_);
+  worker_.connections.remove(*this);
+}
+
+ConnectionInfo Connection::info_of(const char* direction) const {
+  ConnectionInfo info;
+  info.pod = pod_->namespace_name + "/" + pod_->name;
+  info.direction = direction;
+  info.source = result_.source.endpoint;
+  info.destination = result_.destination.endpoint;
+  info.hbone = result_.hbone;
+  if (result_.source.identity) info.source_identity = result_.source.identity->to_uri();
+  if (result_.destination.identity) info.destination_identity = result_.destination.identity->to_uri();
+  if (result_.service) info.service = result_.service->key();
+  info.bytes_sent = result_.bytes_sent;
+  info.bytes_received = result_.bytes_received;
+  info.age_seconds = std::chrono::duration<double>(worker_.loop.now() - result_.started).count();
+  return info;
+}
+
+state::WorkloadPtr Connection::own_workload() const {
+  return worker_.state ? worker_.state->workload_by_uid(pod_->workload_uid) : nullptr;
+}
+
+Connection& Connections::add(std::unique_ptr<Connection> connection) {
+  Connection& added = *connection;
+  live_.emplace(&added, std::move(connection));
+  return added;
+}
+
+void Connections::remove(Connection& connection) {
+  auto node = live_.extract(&connection);
+  if (!node.empty()) loop_.defer_delete(std::move(node.mapped()));
+}
+
+void Connections::for_each(const std::function<void(Connection&)>& visit) {
+  std::vector<Connection*> now;
+  now.reserve(live_.size());
+  for (const auto& [connection, owned] : live_) now.push_back(connection);
+  for (Connection* connection : now) {
+    if (live_.contains(connection)) visit(*connection);
+  }
+}
+
+}  // namespace weft::proxy

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "tunnel/loop/event_loop.h"
+#include "tunnel/proxy/worker.h"
+#include "tunnel/telemetry/connection_result.h"
+
+namespace weft::proxy {
+
+struct WorkerContext;
+
+/// One proxied connection, from accept (or CONNECT) to its end: owned by the worker's Connections, deleted at the end
+/// of the turn in which finish() was called, recorded there exactly once. One thread.
+class Connection : public loop::Deferred {
+ public:
+  Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod);
+
+  [[nodiscard]] const PodContext& pod() const { return *pod_; }
+  /// The snapshot or the certificates changed: go on waiting no longer, or end what is no longer allowed.
+  virtual void on_change() = 0;
+  /// Ends it now, from outside: both sides are reset.
+  virtual void cut(telemetry::ResponseFlag flag, const std::string& why) = 0;
+  [[nodiscard]] virtual ConnectionInfo info() const = 0;
+
+ protected:
+  /// Counts it as opened: source, destination and service are known.
+  void opened();
+  /// The last call: `why` empty where it ended well. Records the result and gives the object to the loop for deletion.
+  void finish(telemetry::ResponseFlag flag, const std::string& why);
+  [[nodiscard]] bool finished() const { return finished_; }
+  [[nodiscard]] ConnectionInfo info_of(const char* direction) const;
+  /// The pod's own workload in the current snapshot, null where it is not known yet.
+  [[nodiscard]] state::WorkloadPtr own_workload() const;
+
+  WorkerContext& worker_;
+  std::shared_ptr<const PodContext> pod_;
+  telemetry::ConnectionResult result_;
+
+ private:
+  std::shared_ptr<telemetry::ConnectionMetrics::Handle> metrics_;
+  bool finished_ = false;
+};
+
+/// The live connections of one worker. One thread.
+class Connections {
+ public:
+  explicit Connections(loop::EventLoop& loop) : loop_(loop) {}
+  Connection& add(std::unique_ptr<Connection> connection);
+  /// Takes it out and deletes it at the end of the turn.
+  void remove(Connection& connection);
+  /// Calls for each that lives now; those that end or come meanwhile are no matter.
+  void for_each(const std::function<void(Connection&)>& visit);
+  [[nodiscard]] std::size_t size() const { return live_.size(); }
+
+ private:
+  loop::EventLoop& loop_;
+  std::unordered_map<Connection*, std::unique_ptr<Connection>> live_;
+};
+
+}  // namespace weft::proxy

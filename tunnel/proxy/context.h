@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <random>
+
+#include "tunnel/hbone/pool.h"
+#include "tunnel/proxy/connections.h"
+#include "tunnel/proxy/worker.h"
+
+namespace weft::proxy {
+
+/// Moves the worker's thread between network namespaces, as lazily as possible: a thread stays where its last socket
+/// was made, so that a pod that makes many costs one system call only. One thread.
+class NetnsSwitch {
+ public:
+  /// Remembers the thread's own netns; call it on the worker's thread. Without /proc it can only stay.
+  Result<void> init();
+  /// Null means the thread's own.
+  Result<void> enter(const std::shared_ptr<const Fd>& netns);
+  /// Back to its own, if it is in `netns`: a thread keeps the netns it is in alive.
+  void leave(const std::shared_ptr<const Fd>& netns);
+
+ private:
+  Fd home_;
+  const Fd* current_ = nullptr;  ///< identifies the netns by its pod's descriptor; null: home
+};
+
+/// What the parts of one worker share. One thread.
+struct WorkerContext {
+  WorkerContext(WorkerConfig worker_config, Node& the_node, hbone::CertStore& store,
+                telemetry::ConnectionMetrics& connection_metrics, loop::EventLoop& event_loop)
+      : config(std::move(worker_config)),
+        node(the_node),
+        certificates(store),
+        metrics(connection_metrics),
+        loop(event_loop),
+        budget(config.window_budget_bytes),
+        pool(tunnel_context(), config.connect_timeout, config.idle_tunnel_timeout),
+        connections(event_loop) {}
+
+  [[nodiscard]] hbone::TunnelContext tunnel_context() { return {loop, scratch, budget, Clock::real()}; }
+
+  WorkerConfig config;
+  Node& node;
+  hbone::CertStore& certificates;
+  telemetry::ConnectionMetrics& metrics;
+  loop::EventLoop& loop;
+  hbone::Scratch scratch;
+  hbone::WindowBudget budget;
+  hbone::Pool pool;
+  Connections connections;
+  NetnsSwitch netns;
+  std::shared_ptr<const state::State> state;  ///< null until the first snapshot
+  std::mt19937_64 random{std::random_device{}()};
+};
+
+/// TCP_NODELAY and keepalive, which accepted sockets inherit from their listener.
+Result<void> set_stream_options(int fd);
+
+/// A connecting socket in the pod's netns, marked as the agent's own, from the pod's own address.
+Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const Endpoint& destination);
+
+/// A connecting socket to the pod's application that carries the client's address, from a port below the ephemeral
+/// range, so that it cannot meet the outer connection's tuple. A port
+/// whose tuple is taken is tried again with another.
+Result<Fd> dial_application(WorkerContext& worker, const PodContext& pod, const IpAddress& client,
+                            const Endpoint& application);
+
+}  // namespace weft::proxy

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <netinet/tcp.h>
+
+#include <array>
+#include <cerrno>
+
+#include "tunnel/base/log.h"
+#include "tunnel/base/sys.h"
+#include "tunnel/proxy/context.h"
+
+namespace weft::proxy {
+namespace {
+
+/// Ports for connections to applications: above the well-known ones, below the kernel's ephemeral range.
+constexpr std::uint16_t kFirstLowPort = 1024;
+constexpr std::uint16_t kLastLowPort = 32767;
+constexpr int kPortTries = 16;
+// TCP keepalive as ztunnel sets it: a dead peer is found after 180 s of silence.
+constexpr int kKeepaliveSeconds = 180;
+constexpr int kKeepaliveProbes = 9;
+
+Result<Fd> socket_in(WorkerContext& worker, const PodContext& pod, const IpAddress& destination) {
+  if (auto entered = worker.netns.enter(pod.netns); !entered) return Failure(entered.error());
+  auto fd = sys::socket(destination.is_v4() ? AF_INET : AF_INET6, SOCK_STREAM);
+  if (!fd) return fd;
+  if (auto set = set_stream_options(fd->get()); !set) return Failure(set.error());
+  if (auto tagged = worker.node.tag_socket(fd->get()); !tagged) return Failure(tagged.error());
+  return fd;
+}
+
+}  // namespace
+
+Result<void> set_stream_options(int fd) {
+  struct Option {
+    int level, name, value;
+  };
+  constexpr std::array kOptions{Option{IPPROTO_TCP, TCP_NODELAY, 1}, Option{SOL_SOCKET, SO_KEEPALIVE, 1},
+                                Option{IPPROTO_TCP, TCP_KEEPIDLE, kKeepaliveSeconds},
+                                Option{IPPROTO_TCP, TCP_KEEPINTVL, kKeepaliveSeconds},
+                                Option{IPPROTO_TCP, TCP_KEEPCNT, kKeepaliveProbes}};
+  for (const auto& [level, name, value] : kOptions) {
+    if (auto set = sys::set_option(fd, level, name, value); !set) return set;
+  }
+  return {};
+}
+
+Result<void> NetnsSwitch::init() {
+  home_.reset(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+  if (!home_) return fail_errno(errno, "open /proc/thread-self/ns/net");
+  return {};
+}
+
+Result<void> NetnsSwitch::enter(const std::shared_ptr<const Fd>& netns) {
+  if (netns.get() == current_) return {};
+  if (auto entered = sys::enter_netns(netns ? netns->get() : home_.get()); !entered) return entered;
+  current_ = netns.get();
+  return {};
+}
+
+void NetnsSwitch::leave(const std::shared_ptr<const Fd>& netns) {
+  if (netns == nullptr || netns.get() != current_) return;
+  if (auto home = enter(nullptr); !home) log::error("worker stays in a pod's netns error={}", home.error().message());
+}
+
+Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const Endpoint& destination) {
+  auto fd = socket_in(worker, pod, destination.address);
+  if (!fd) return fd;
+  if (auto connecting = sys::connect(fd->get(), destination.to_sockaddr()); !connecting) {
+    return Failure(connecting.error());
+  }
+  return fd;
+}
+
+Result<Fd> dial_application(WorkerContext& worker, const PodContext& pod, const IpAddress& client,
+                            const Endpoint& application) {
+  // A client of the other family (a dual-stack sidecar, say) has no address that the application could see.
+  const bool keep_source = client.is_v4() == application.address.is_v4();
+  const bool v4 = application.address.is_v4();
+  Error last;
+  for (int i = 0; i < kPortTries; ++i) {
+    auto fd = socket_in(worker, pod, application.address);
+    if (!fd) return fd;
+    if (keep_source) {
+      const auto transparent = v4 ? sys::set_option(fd->get(), IPPROTO_IP, IP_TRANSPARENT, 1)
+                                  : sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+      if (!transparent) return Failure(transparent.error());
+      // Many connections may share a port as long as their tuples differ; connect() finds out.
+      if (auto shared = sys::set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1); !shared)
+        return Failure(shared.error());
+      const auto port =
+          static_cast<std::uint16_t>(kFirstLowPort + worker.random() % (kLastLowPort - kFirstLowPort + 1U));
+      if (auto bound = sys::bind(fd->get(), Endpoint{client, port}.to_sockaddr()); !bound) {
+        if (bound.error().errno_value != EADDRINUSE) return Failure(bound.error());
+        last = bound.error();
+        continue;
+      }
+    }
+    auto connecting = sys::connect(fd->get(), application.to_sockaddr());
+    if (connecting) return fd;
+    if (connecting.error().errno_value != EADDRNOTAVAIL) return Failure(connecting.error());
+    last = connecting.error();
+  }
+  return Failure(last);
+}
+
+}  // namespace weft::proxy

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tunnel/proxy/inbound.h"
+
+#include <algorithm>
+
+#include "tunnel/hbone/headers.h"
+#include "tunnel/proxy/context.h"
+#include "tunnel/proxy/inbound_policy.h"
+
+namespace weft::proxy {
+
+using telemetry::ResponseFlag;
+
+Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, hbone::Tunnel& tunnel,
+                 std::int32_t stream_id, const hbone::H2Headers& headers)
+    : Connection(worker, std::move(pod)),
+      tunnel_(&tunnel),
+      stream_id_(stream_id),
+      headers_(headers),
+      pump_(*this),
+      timer_(worker.loop) {
+  result_.reporter = telemetry::Reporter::kDestination;
+  result_.mutual_tls = true;
+  result_.source.endpoint = tunnel.peer();
+  result_.source.identity = tunnel.peer_identity();
+  result_.hbone = tunnel.local();
+  result_.traceparent = headers.traceparent;
+}
+
+void Inbound::start() {
+  pump_.set_stream(*tunnel_, stream_id_);
+  tunnel_->session().attach(stream_id_, pump_);
+  if (!check_request()) return;
+  if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
+  auto fd = dial_application(worker_, *pod_, result_.source.endpoint.address, application_);
+  if (!fd) return refuse(503, ResponseFlag::kConnect, fd.error().message());
+  if (auto open = pump_.app().open(worker_.loop, std::move(*fd), true, pump_); !open) {
+    return refuse(503, ResponseFlag::kConnect, open.error().message());
+  }
+  timer_.arm(worker_.config.connect_timeout,
+             [this] { refuse(503, ResponseFlag::kConnect, "connect " + application_.to_string() + ": timed out"); });
+}
+
+bool Inbound::check_request() {
+  const auto bad = [this](const std::string& why) {
+    refuse(400, ResponseFlag::kConnect, why);
+    return false;
+  };
+  if (headers_.method != "CONNECT") return bad("method '" + headers_.method.substr(0, 32) + "' is not CONNECT");
+  const auto authority = hbone::parse_authority(headers_.authority);
+  if (!authority) return bad(authority.error().message());
+  if (!authority->address) {
+    refuse(503, ResponseFlag::kConnect,
+           "authority " + headers_.authority + ": a hostname that no workload here answers to");
+    return false;
+  }
+  application_ = {*authority->address, authority->port};
+  result_.destination.endpoint = application_;
+  if (std::ranges::find(pod_->addresses, application_.address) == pod_->addresses.end()) {
+    return bad("authority " + headers_.authority + " is not an address of this pod");
+  }
+  if (is_proxy_port(application_.port))
+    return bad("authority " + headers_.authority + " names a port of the proxy itself");
+  return true;
+}
+
+bool Inbound::allowed() {
+  const InboundDecision decision = decide_inbound(worker_, *pod_, result_.source, application_);
+  result_.destination.workload = decision.destination;
+  if (decision.destination) result_.destination.identity = decision.destination->identity();
+  result_.source.workload = decision.source;
+  result_.service = decision.service;
+  result_.policy = decision.allowed ? "" : decision.policy;
+  result_.error = decision.allowed ? "" : decision.reason;
+  return decision.allowed;
+}
+
+void Inbound::on_app_connected(const Error* error) {
+  timer_.cancel();
+  if (error != nullptr) {
+    return refuse(503, ResponseFlag::kConnect, "connect " + application_.to_string() + ": " + error->message());
+  }
+  if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
+  if (tunnel_ == nullptr) return end(ResponseFlag::kNone, "the client went away");
+  hbone::H2Headers answer;
+  answer.status = "200";
+  answer.baggage = hbone::baggage(*result_.destination.workload);
+  answered_ = true;
+  opened();
+  if (auto accepted = tunnel_->session().accept(stream_id_, answer); !accepted) {
+    return end(ResponseFlag::kNone, accepted.error().message());
+  }
+  pump_.start();
+}
+
+void Inbound::on_change() {
+  if (!allowed()) cut(ResponseFlag::kDeny, result_.error);
+}
+
+void Inbound::refuse(int status, ResponseFlag flag, const std::string& why) {
+  if (tunnel_ != nullptr && !answered_) {
+    pump_.release_stream();
+    std::exchange(tunnel_, nullptr)->session().refuse(stream_id_, status);
+  }
+  end(flag, why);
+}
+
+void Inbound::count() {
+  // From the client's side: what it sent went to the application.
+  result_.bytes_sent = pump_.to_app();
+  result_.bytes_received = pump_.from_app();
+}
+
+void Inbound::end(ResponseFlag flag, const std::string& why) {
+  if (finished()) return;
+  timer_.cancel();
+  count();
+  tunnel_ = nullptr;
+  pump_.cut(NGHTTP2_CANCEL);
+  finish(flag, why);
+}
+
+void Inbound::cut(ResponseFlag flag, const std::string& why) {
+  if (answered_) return end(flag, why);
+  refuse(flag == ResponseFlag::kDeny ? 401 : 503, flag, why);
+}
+
+void Inbound::on_pump_finished() { end(ResponseFlag::kNone, ""); }
+
+void Inbound::on_pump_broken(const std::string& why) {
+  tunnel_ = nullptr;
+  end(ResponseFlag::kNone, why);
+}
+
+ConnectionInfo Inbound::info() const {
+  ConnectionInfo info = info_of("inbound");
+  info.bytes_sent = pump_.to_app();
+  info.bytes_received = pump_.from_app();
+  return info;
+}
+
+/// An accepted connection whose pod has no certificate yet.
+struct InboundTunnels::Waiting {
+  Waiting(loop::EventLoop& loop, std::shared_ptr<const PodContext> p, Fd f, const Endpoint& e)
+      : pod(std::move(p)), fd(std::move(f)), peer(e), timer(loop) {}
+  std::shared_ptr<const PodContext> pod;
+  Fd fd;
+  Endpoint peer;
+  loop::Timer timer;
+};
+
+InboundTunnels::InboundTunnels(WorkerContext& worker) : worker_(worker) {}
+InboundTunnels::~InboundTunnels() = default;
+
+void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer) {
+  const auto own = worker_.state ? worker_.state->workload_by_uid(pod->workload_uid) : nullptr;
+  auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
+  if (identity != nullptr) return serve(std::move(pod), std::move(fd), peer, std::move(identity));
+  if (own != nullptr) worker_.node.want_certificate(own->identity());
+  const std::uint64_t id = next_waiting_++;
+  auto waiting = std::make_unique<Waiting>(worker_.loop, std::move(pod), std::move(fd), peer);
+  waiting->timer.arm(worker_.config.own_workload_timeout, [this, id] {
+    const auto node = waiting_.extract(id);
+    record_refused(worker_, *node.mapped()->pod, node.mapped()->peer, ResponseFlag::kIdentityError,
+                   "no certificate for the pod's identity yet (is the CA reachable?)");
+  });
+  waiting_.emplace(id, std::move(waiting));
+}
+
+void InboundTunnels::on_change() {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Waiting& waiting = *it->second;
+    const auto own = worker_.state ? worker_.state->workload_by_uid(waiting.pod->workload_uid) : nullptr;
+    auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
+    if (identity == nullptr) {
+      if (own != nullptr) worker_.node.want_certificate(own->identity());
+      ++it;
+      continue;
+    }
+    serve(waiting.pod, std::move(waiting.fd), waiting.peer, std::move(identity));
+    it = waiting_.erase(it);
+  }
+}
+
+void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
+                           std::shared_ptr<const hbone::TlsIdentity> identity) {
+  const std::string trust_domain = identity->bundle().identity.trust_domain;
+  auto tunnel = hbone::Tunnel::create(
+      worker_.tunnel_context(), *this, hbone::Tunnel::Side::kServer, std::move(fd), std::move(identity),
+      [&](SSL* ssl) { hbone::expect_client(ssl, trust_domain); }, worker_.config.connect_timeout);
+  if (!tunnel) return record_refused(worker_, *pod, peer, ResponseFlag::kTlsFailure, tunnel.error().message());
+  const hbone::Tunnel* key = tunnel->get();
+  tunnels_.emplace(key, Served{std::move(pod), std::move(*tunnel)});
+}
+
+void InboundTunnels::on_tunnel_request(hbone::Tunnel& tunnel, std::int32_t stream_id, const hbone::H2Headers& headers) {
+  const auto it = tunnels_.find(&tunnel);
+  if (it == tunnels_.end()) return;
+  auto& added = worker_.connections.add(std::make_unique<Inbound>(worker_, it->second.pod, tunnel, stream_id, headers));
+  static_cast<Inbound&>(added).start();
+}
+
+void InboundTunnels::on_tunnel_bad_request(hbone::Tunnel& tunnel, std::string_view reason) {
+  const auto it = tunnels_.find(&tunnel);
+  if (it == tunnels_.end()) return;
+  record_refused(worker_, *it->second.pod, tunnel.peer(), ResponseFlag::kConnect, std::string(reason));
+}
+
+void InboundTunnels::on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase phase, const std::string& why) {
+  auto node = tunnels_.extract(&tunnel);
+  if (node.empty()) return;
+  if (phase == hbone::TunnelPhase::kTls) {
+    record_refused(worker_, *node.mapped().pod, tunnel.peer(), ResponseFlag::kTlsFailure, why);
+  }
+  worker_.loop.defer_delete(std::move(node.mapped().tunnel));
+}
+
+void InboundTunnels::close_pod(std::uint32_t slot, const std::string& why) {
+  std::erase_if(waiting_, [&](const auto& entry) { return entry.second->pod->slot == slot; });
+  std::vector<hbone::Tunnel*> cut;
+  for (auto& [key, served] : tunnels_) {
+    if (served.pod->slot == slot) cut.push_back(served.tunnel.get());
+  }
+  for (hbone::Tunnel* tunnel : cut) tunnel->close(why);
+}
+
+void InboundTunnels::drain() {
+  for (auto& [key, served] : tunnels_) served.tunnel->drain();
+}
+
+}  // namespace weft::proxy

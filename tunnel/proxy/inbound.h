@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "tunnel/hbone/tunnel.h"
+#include "tunnel/proxy/connections.h"
+#include "tunnel/proxy/pump.h"
+#include "tunnel/state/policy.h"
+
+namespace weft::proxy {
+
+/// One CONNECT into a pod: checked against policy before and after the connect to the application, and at every change
+/// of the snapshot while it lives; registered before the first check, so that no change slips between.
+class Inbound final : public Connection, private StreamPump::Events {
+ public:
+  Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, hbone::Tunnel& tunnel, std::int32_t stream_id,
+          const hbone::H2Headers& headers);
+
+  /// Call once, after it was added to the worker's connections.
+  void start();
+
+  void on_change() override;
+  void cut(telemetry::ResponseFlag flag, const std::string& why) override;
+  [[nodiscard]] ConnectionInfo info() const override;
+
+ private:
+  /// True when the request names an address of this pod that may be dialled; refuses it otherwise.
+  bool check_request();
+  /// True when policy allows it now; sets `result_` otherwise.
+  bool allowed();
+  void refuse(int status, telemetry::ResponseFlag flag, const std::string& why);
+  void end(telemetry::ResponseFlag flag, const std::string& why);
+  void count();
+
+  void on_response(const hbone::H2Headers& /*headers*/) override {}
+  void on_app_connected(const Error* error) override;
+  void on_pump_finished() override;
+  void on_pump_broken(const std::string& why) override;
+
+  hbone::Tunnel* tunnel_;  ///< until the request is answered or its stream is gone
+  std::int32_t stream_id_;
+  hbone::H2Headers headers_;
+  Endpoint application_;
+  bool answered_ = false;
+  StreamPump pump_;
+  loop::Timer timer_;
+};
+
+/// The server tunnels of one worker: mutual TLS with each pod's own certificate, CONNECT streams to its application.
+/// One thread.
+class InboundTunnels final : private hbone::TunnelOwner {
+ public:
+  explicit InboundTunnels(WorkerContext& worker);
+  ~InboundTunnels() override;
+
+  /// A connection accepted by the pod's HBONE listener.
+  void accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer);
+  /// Cuts a pod's tunnels.
+  void close_pod(std::uint32_t slot, const std::string& why);
+  /// The certificates or the snapshot changed: handshakes that waited go on.
+  void on_change();
+  void drain();
+
+ private:
+  struct Waiting;
+  struct Served {
+    std::shared_ptr<const PodContext> pod;
+    std::unique_ptr<hbone::Tunnel> tunnel;
+  };
+
+  void serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
+             std::shared_ptr<const hbone::TlsIdentity> identity);
+
+  void on_tunnel_open(hbone::Tunnel& /*tunnel*/) override {}
+  void on_tunnel_request(hbone::Tunnel& tunnel, std::int32_t stream_id, const hbone::H2Headers& headers) override;
+  void on_tunnel_bad_request(hbone::Tunnel& tunnel, std::string_view reason) override;
+  void on_tunnel_changed(hbone::Tunnel& /*tunnel*/) override {}
+  void on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase phase, const std::string& why) override;
+
+  WorkerContext& worker_;
+  std::map<const hbone::Tunnel*, Served> tunnels_;
+  std::map<std::uint64_t, std::unique_ptr<Waiting>> waiting_;  ///< accepted, but without a certificate yet
+  std::uint64_t next_waiting_ = 0;
+};
+
+}  // namespace weft::proxy

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tunnel/proxy/outbound.h"
+
+#include <algorithm>
+
+#include "tunnel/hbone/headers.h"
+#include "tunnel/proxy/context.h"
+
+namespace weft::proxy {
+
+using telemetry::ResponseFlag;
+
+Outbound::Outbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted, const Endpoint& source,
+                   const Endpoint& original)
+    : Connection(worker, std::move(pod)), accepted_(std::move(accepted)), original_(original), timer_(worker.loop) {
+  result_.reporter = telemetry::Reporter::kSource;
+  result_.source.endpoint = source;
+  result_.destination.endpoint = original;
+}
+
+Outbound::~Outbound() {
+  if (in_pool_) worker_.pool.cancel(*this);
+}
+
+void Outbound::start() {
+  timer_.arm(worker_.config.own_workload_timeout, [this] {
+    end(ResponseFlag::kIdentityError, state_ == State::kWorkload
+                                          ? "the pod's own workload is not known yet (is the control plane reachable?)"
+                                          : "no certificate for the pod's identity yet (is the CA reachable?)");
+  });
+  advance();
+}
+
+void Outbound::on_change() {
+  if (state_ == State::kWorkload || state_ == State::kCertificate) advance();
+}
+
+/// Everything up to the first thing that must be waited for.
+void Outbound::advance() {
+  const state::WorkloadPtr own = own_workload();
+  if (own == nullptr) return;
+  if (state_ == State::kWorkload && !choose_destination(own)) return;
+  if (destination_.kind != state::Destination::Kind::kHbone) return dial_direct();
+  if (worker_.certificates.get(own->identity()) == nullptr) {
+    worker_.node.want_certificate(own->identity());
+    state_ = State::kCertificate;
+    return;
+  }
+  request_tunnel(*own);
+}
+
+bool Outbound::choose_destination(const state::WorkloadPtr& own) {
+  result_.source.workload = own;
+  destination_ = worker_.state->route(*own, original_, worker_.random());
+  result_.destination.workload = destination_.workload;
+  result_.service = destination_.service;
+  if (destination_.kind == state::Destination::Kind::kRefused) {
+    end(ResponseFlag::kConnect, destination_.reason);
+    return false;
+  }
+  if (destination_.kind == state::Destination::Kind::kHbone) {
+    result_.destination.endpoint = destination_.target;
+    result_.hbone = destination_.hbone;
+    result_.source.identity = own->identity();
+  } else if (destination_.kind == state::Destination::Kind::kDirect) {
+    result_.destination.endpoint = destination_.target;
+  }
+  return true;
+}
+
+void Outbound::request_tunnel(const state::Workload& own) {
+  state_ = State::kTunnel;
+  timer_.cancel();
+  hbone::PoolKey key;
+  key.pod_slot = pod_->slot;
+  key.workload_uid = destination_.workload->uid;
+  key.gateway = destination_.hbone;
+  for (const auto& identity : destination_.expected_identities) key.expected.push_back(identity.to_uri());
+  key.expected.insert(key.expected.end(), destination_.expected_sans.begin(), destination_.expected_sans.end());
+  std::ranges::sort(key.expected);
+  in_pool_ = true;
+  // The dial may happen when this connection is gone already: it holds what it needs.
+  worker_.pool.request(
+      key, worker_.certificates.get(own.identity()),
+      [&worker = worker_, pod = pod_, gateway = destination_.hbone] { return dial_from_pod(worker, *pod, gateway); },
+      *this);
+}
+
+void Outbound::on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) {
+  in_pool_ = false;
+  const std::string text = "connect " + destination_.hbone.to_string() + ": " + why;
+  switch (phase) {
+    case hbone::TunnelPhase::kConnect:
+      return end(why.starts_with("timed out") ? ResponseFlag::kNetworkPolicy : ResponseFlag::kConnect, text);
+    case hbone::TunnelPhase::kTls:
+      return end(ResponseFlag::kTlsFailure, text);
+    case hbone::TunnelPhase::kOpen:
+      return end(ResponseFlag::kH2HandshakeFailure, text);
+  }
+}
+
+void Outbound::on_tunnel(hbone::Tunnel& tunnel) {
+  in_pool_ = false;
+  state_ = State::kAnswer;
+  hbone::H2Headers headers;
+  headers.method = "CONNECT";
+  headers.authority = destination_.target.to_string();
+  headers.baggage = hbone::baggage(*result_.source.workload);
+  headers.forwarded =
+      hbone::forwarded(result_.source.endpoint, destination_.service ? destination_.service->hostname : "");
+  headers.traceparent = hbone::traceparent("", worker_.random(), worker_.random());
+  result_.traceparent = headers.traceparent;
+  result_.mutual_tls = true;
+  result_.destination.identity = tunnel.peer_identity();
+  opened();
+  stream_ = std::make_unique<StreamPump>(static_cast<StreamPump::Events&>(*this));
+  if (auto open = stream_->app().open(worker_.loop, std::move(accepted_), false, *stream_); !open) {
+    return end(ResponseFlag::kConnect, open.error().message());
+  }
+  auto stream = tunnel.session().connect(headers, *stream_);
+  if (!stream) return end(ResponseFlag::kH2HandshakeFailure, stream.error().message());
+  stream_->set_stream(tunnel, *stream);
+  timer_.arm(worker_.config.connect_timeout, [this] {
+    end(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": no answer in time");
+  });
+}
+
+void Outbound::on_response(const hbone::H2Headers& headers) {
+  timer_.cancel();
+  if (headers.status == "200") {
+    state_ = State::kCopy;
+    stream_->start();
+    return;
+  }
+  const std::string text = "CONNECT " + destination_.target.to_string() + ": status " + headers.status;
+  if (headers.status == "401") return end(ResponseFlag::kDeny, text + " (denied by the destination's policy)");
+  end(ResponseFlag::kConnect, text);
+}
+
+void Outbound::dial_direct() {
+  state_ = State::kDial;
+  timer_.cancel();
+  const bool unknown = destination_.kind == state::Destination::Kind::kUnknown;
+  const Endpoint to = unknown ? original_ : destination_.target;
+  auto fd = dial_from_pod(worker_, *pod_, to);
+  opened();
+  if (!fd) return end(ResponseFlag::kConnect, fd.error().message());
+  direct_ = std::make_unique<SocketPump>(static_cast<PumpOwner&>(*this), worker_.scratch, worker_.loop);
+  direct_->on_right_connected([this, to](const Error* error) {
+    timer_.cancel();
+    if (error != nullptr) return end(ResponseFlag::kConnect, "connect " + to.to_string() + ": " + error->message());
+    state_ = State::kCopy;
+    direct_->start();
+  });
+  auto left = direct_->left().open(worker_.loop, std::move(accepted_), false, direct_->left_events());
+  auto right = direct_->right().open(worker_.loop, std::move(*fd), true, direct_->right_events());
+  if (!left || !right) return end(ResponseFlag::kConnect, (left ? right : left).error().message());
+  timer_.arm(worker_.config.connect_timeout,
+             [this, to] { end(ResponseFlag::kConnect, "connect " + to.to_string() + ": timed out"); });
+}
+
+void Outbound::on_pump_finished() { end(ResponseFlag::kNone, ""); }
+
+void Outbound::on_pump_broken(const std::string& why) {
+  if (state_ == State::kCopy) return end(ResponseFlag::kNone, why);
+  end(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": " + why);
+}
+
+void Outbound::count() {
+  if (stream_) {
+    result_.bytes_sent = stream_->from_app();
+    result_.bytes_received = stream_->to_app();
+  } else if (direct_) {
+    result_.bytes_sent = direct_->left_to_right();
+    result_.bytes_received = direct_->right_to_left();
+  }
+}
+
+/// The one way out. Whatever is still open is reset: the application sees a refusal, not an empty answer.
+void Outbound::end(ResponseFlag flag, const std::string& why) {
+  if (finished()) return;
+  timer_.cancel();
+  count();
+  if (stream_) stream_->cut(NGHTTP2_CANCEL);
+  if (direct_) direct_->cut();
+  if (accepted_) {
+    const linger now{1, 0};
+    ::setsockopt(accepted_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    accepted_.reset();
+  }
+  finish(flag, why);
+}
+
+void Outbound::cut(ResponseFlag flag, const std::string& why) { end(flag, why); }
+
+ConnectionInfo Outbound::info() const {
+  ConnectionInfo info = info_of(destination_.kind == state::Destination::Kind::kHbone ? "outbound" : "passthrough");
+  if (stream_) {
+    info.bytes_sent = stream_->from_app();
+    info.bytes_received = stream_->to_app();
+  } else if (direct_) {
+    info.bytes_sent = direct_->left_to_right();
+    info.bytes_received = direct_->right_to_left();
+  }
+  return info;
+}
+
+}  // namespace weft::proxy

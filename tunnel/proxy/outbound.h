@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tunnel/hbone/pool.h"
+#include "tunnel/proxy/connections.h"
+#include "tunnel/proxy/pump.h"
+#include "tunnel/state/state.h"
+
+namespace weft::proxy {
+
+/// A connection that an application of the pod opened and that capture brought here. Its phases in order:
+/// own workload known -> destination chosen -> (mesh) certificate -> tunnel -> CONNECT answered -> copy,
+/// or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address.
+class Outbound final : public Connection, private StreamPump::Events, private hbone::TunnelRequest {
+ public:
+  /// `original` is where the application wanted to go, `source` its own end.
+  Outbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted, const Endpoint& source,
+           const Endpoint& original);
+  ~Outbound() override;
+
+  /// Call once, after it was added to the worker's connections.
+  void start();
+
+  void on_change() override;
+  void cut(telemetry::ResponseFlag flag, const std::string& why) override;
+  [[nodiscard]] ConnectionInfo info() const override;
+
+ private:
+  enum class State : std::uint8_t {
+    kWorkload,     ///< waits for the pod's own workload
+    kCertificate,  ///< waits for a certificate of the pod's identity
+    kTunnel,       ///< waits for a tunnel
+    kAnswer,       ///< CONNECT is sent
+    kDial,         ///< the direct connection is under way
+    kCopy,
+  };
+
+  void advance();
+  bool choose_destination(const state::WorkloadPtr& own);
+  void request_tunnel(const state::Workload& own);
+  void dial_direct();
+  void end(telemetry::ResponseFlag flag, const std::string& why);
+
+  // hbone::TunnelRequest
+  void on_tunnel(hbone::Tunnel& tunnel) override;
+  void on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) override;
+  // StreamPump::Events and PumpOwner
+  void on_response(const hbone::H2Headers& headers) override;
+  void on_app_connected(const Error* /*error*/) override {}
+  void on_pump_finished() override;
+  void on_pump_broken(const std::string& why) override;
+  void count();
+
+  State state_ = State::kWorkload;
+  Fd accepted_;  ///< until a pump takes it
+  Endpoint original_;
+  state::Destination destination_;
+  bool in_pool_ = false;
+  std::unique_ptr<StreamPump> stream_;
+  std::unique_ptr<SocketPump> direct_;
+  loop::Timer timer_;
+};
+
+}  // namespace weft::proxy

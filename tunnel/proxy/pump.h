@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tunnel/hbone/scratch.h"
+#include "tunnel/hbone/tunnel.h"
+#include "tunnel/proxy/app_socket.h"
+
+namespace weft::proxy {
+
+/// Hears how a pump ended. Exactly one call, which may come from within an HTTP/2 session: the pump's owner destroys it
+/// only at the end of the turn.
+class PumpOwner {
+ public:
+  virtual ~PumpOwner() = default;
+  /// Both halves have ended and everything has gone.
+  virtual void on_pump_finished() = 0;
+  /// One side broke; the pump has already told the other one (RST for RST).
+  virtual void on_pump_broken(const std::string& why) = 0;
+};
+
+/// Copies between an application's socket and a CONNECT stream, both ways, with half-close and backpressure: a byte of
+/// the stream returns its window when the application's socket took it; the socket is read only as far as the peer's
+/// window allows, straight into the frame that carries it. Holds no buffer unless the application reads slowly. One
+/// thread.
+class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
+ public:
+  /// What else the owner needs to hear before and beside the copying.
+  class Events : public PumpOwner {
+   public:
+    virtual void on_response(const hbone::H2Headers& headers) = 0;  ///< client side
+    virtual void on_app_connected(const Error* error) = 0;
+  };
+  explicit StreamPump(Events& owner) : owner_(owner) {}
+  ~StreamPump() override;
+
+  [[nodiscard]] AppSocket& app() { return app_; }
+  /// The stream that this pump serves from now on; its handler is this object.
+  void set_stream(hbone::Tunnel& tunnel, std::int32_t stream_id);
+  /// From now on payload of the application goes into the stream.
+  void start();
+  /// Cuts both sides: RST_STREAM with `error_code` and RST.
+  void cut(std::uint32_t error_code);
+  /// Lets go of the stream without a word (it was refused).
+  void release_stream() { tunnel_ = nullptr; }
+
+  [[nodiscard]] std::uint64_t from_app() const { return from_app_; }
+  [[nodiscard]] std::uint64_t to_app() const { return to_app_; }
+
+  // hbone::StreamHandler
+  void on_response(const hbone::H2Headers& headers) override { owner_.on_response(headers); }
+  void on_data(std::span<const std::byte> data) override;
+  void on_end() override;
+  void on_closed(std::uint32_t error_code) override;
+  Chunk produce(std::span<std::byte> into) override;
+  // AppSocketEvents
+  void on_connected(const Error* error) override { owner_.on_app_connected(error); }
+  void on_readable() override;
+  void on_flushed(std::size_t bytes) override;
+  void on_broken(const Error& error) override;
+
+ private:
+  void break_off(const std::string& why);
+  void check_finished();
+
+  Events& owner_;
+  AppSocket app_;
+  hbone::Tunnel* tunnel_ = nullptr;
+  std::int32_t stream_id_ = 0;
+  std::uint64_t from_app_ = 0, to_app_ = 0;
+  bool started_ = false;
+  bool app_ended_ = false;
+  bool stream_ended_ = false;
+  bool over_ = false;  ///< the owner has had its call
+};
+
+/// Copies between two sockets. One thread.
+class SocketPump {
+ public:
+  SocketPump(PumpOwner& owner, hbone::Scratch& scratch, loop::EventLoop& loop)
+      : left_(*this), right_(*this), owner_(owner), scratch_(scratch), loop_(loop) {}
+  ~SocketPump() { *alive_ = false; }
+  SocketPump(const SocketPump&) = delete;
+  SocketPump& operator=(const SocketPump&) = delete;
+
+  [[nodiscard]] AppSocket& left() { return left_.socket; }
+  [[nodiscard]] AppSocket& right() { return right_.socket; }
+  /// For AppSocket::open: events of that side, until start() only remembered.
+  [[nodiscard]] AppSocketEvents& left_events() { return left_; }
+  [[nodiscard]] AppSocketEvents& right_events() { return right_; }
+  /// Called with the outcome of right's connect.
+  void on_right_connected(std::function<void(const Error*)> handler) { right_connected_ = std::move(handler); }
+  void start();
+  void cut();
+
+  [[nodiscard]] std::uint64_t left_to_right() const { return left_.moved; }
+  [[nodiscard]] std::uint64_t right_to_left() const { return right_.moved; }
+
+ private:
+  struct Half final : AppSocketEvents {
+    explicit Half(SocketPump& p) : pump(p) {}
+    void on_connected(const Error* error) override { pump.right_connected_(error); }
+    void on_readable() override { pump.copy(*this); }
+    void on_flushed(std::size_t) override { pump.copy(pump.other(*this)); }
+    void on_broken(const Error& error) override { pump.break_off(error.message()); }
+    SocketPump& pump;
+    AppSocket socket;
+    std::uint64_t moved = 0;
+    bool ended = false;
+  };
+  Half& other(Half& half) { return &half == &left_ ? right_ : left_; }
+  void copy(Half& from);
+  void break_off(const std::string& why);
+
+  Half left_, right_;
+  PumpOwner& owner_;
+  hbone::Scratch& scratch_;
+  loop::EventLoop& loop_;
+  std::function<void(const Error*)> right_connected_;
+  bool started_ = false;
+  bool over_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace weft::proxy
