@@ -24,16 +24,21 @@ std::string milliseconds_since(Clock::time_point start) {
   return text;
 }
 
-/// The body of one answer, or nothing on trouble.
-std::optional<std::string> read_answer(Stream& stream) {
+/// One HTTP answer; nothing where the stream ended or failed before it was whole.
+struct Answer {
+  std::string status_line, body;
+  [[nodiscard]] bool ok() const { return status_line.find(" 200 ") != std::string::npos; }
+};
+std::optional<Answer> read_answer(Stream& stream) {
   std::size_t length = 0;
   auto line = stream.line();
+  const std::string status_line = line.value_or("");
   while (line && !line->empty()) {
     unsigned long long value = 0;
     if (std::sscanf(line->c_str(), "Content-Length: %llu", &value) == 1) length = static_cast<std::size_t>(value);
     line = stream.line();
   }
-  if (!line || length == 0) return {};
+  if (!line) return {};
   std::string body(length, '\0');
   std::size_t have = 0;
   while (have < length) {
@@ -41,8 +46,8 @@ std::optional<std::string> read_answer(Stream& stream) {
     if (got == 0) return {};
     have += got;
   }
-  if (body.back() == '\n') body.pop_back();
-  return body;
+  if (!body.empty() && body.back() == '\n') body.pop_back();
+  return Answer{status_line, body};
 }
 
 }  // namespace
@@ -62,7 +67,8 @@ Exit get(const GetOptions& options) {
     if (!stream->write(request)) return report(ended_early(*stream));
     const auto answer = read_answer(*stream);
     if (!answer) return report(ended_early(*stream));
-    print(*answer + " own=" + stream->local().to_string() + " ms=" + milliseconds_since(start));
+    if (!answer->ok()) return report({Exit::kBadStatus, "answer: " + answer->status_line + " " + answer->body});
+    print(answer->body + " own=" + stream->local().to_string() + " ms=" + milliseconds_since(start));
   }
   return Exit::kOk;
 }

@@ -25,6 +25,7 @@ enum class Exit : int {
   kClosed = 6,         ///< end of stream before the answer was whole
   kAnswerTimeout = 7,  ///< connected, but the answer did not come in time
   kMismatch = 8,       ///< bytes arrived that are not those sent
+  kBadStatus = 9,      ///< an HTTP answer that is not 200
 };
 
 /// How one attempt failed.
