@@ -170,7 +170,10 @@ step_wire() {
   seen "$secret: $(wire_has "$secret" && echo found || echo not found); $public: $(wire_has "$public" && echo found || echo not found)"
   holds "the mesh's marker is not in the capture" fails wire_has "$secret"
   holds "the other one is: the capture sees what is in the clear" wire_has "$public"
+  kill -INT "$(cat "$state/capture.pid")"
+  eventually 10 grep -q 'dropped by kernel' "$state/capture.log" || true
   seen "$(grep -E 'packets (captured|dropped)' "$state/capture.log" | tr '\n' ' ')"
+  holds "the capture is complete" grep -q '^0 packets dropped' "$state/capture.log"
 }
 
 step_remove() {
@@ -181,7 +184,7 @@ step_remove() {
   for pod in "${pods[@]}"; do
     chain del "$pod" >"$state/$pod.del" 2>&1 || seen "$pod: $(cat "$state/$pod.del")"
   done
-  left=$(find "$state"/node?/bpf/weft/links "$state"/node?/run/registrations -mindepth 1 2>/dev/null | wc -l)
+  left=$(find "$state"/node?/bpf/weft/links "$state"/node?/run/registrations -mindepth 1 2>/dev/null | wc -l || true)
   seen "pins and registrations left: $left"
   holds "nothing of them is left on the nodes" [ "$left" = 0 ]
   holds "no veth but the wire is left" [ "$(for n in 1 2; do ip -n "${prefix}node$n" -o link show type veth; done | grep -vc ' wire@')" = 0 ]
