@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "tunnel/base/error.h"
+#include "tunnel/hbone/cert_store.h"
+
+/// The files of a CA and of issued certificates. Any thread; these calls block on the disk.
+namespace weft::agent {
+
+/// A PEM file's text. Errors: kNotFound where it does not exist, kInvalid where it is larger than any PEM here, errno
+/// otherwise.
+Result<std::string> read_pem_file(const std::string& path);
+
+/// Writes a file whole or not at all: a temporary file beside it, fsync, rename, fsync of the directory. A former file
+/// of the name is replaced. Errors: errno with the path.
+Result<void> write_file_atomically(const std::string& path, const std::string& text, mode_t mode);
+
+/// Makes `dir` with mode 0700, its parents must exist. A directory that exists is taken as it is unless its group or
+/// others may write to it, which is kDenied: they could put their own files in the place of ours.
+Result<void> make_private_directory(const std::string& dir);
+
+/// Writes an issued bundle as `dir`/cert.pem (the leaf, then its chain), key.pem (0600) and roots.pem, replacing former
+/// ones; for `weftctl ca issue`. Errors: those of the two calls above.
+Result<void> write_bundle(const hbone::CertificateBundle& bundle, const std::string& dir);
+
+}  // namespace weft::agent

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/identity/x509_builder.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+
+#include <array>
+
+namespace weft::agent::x509 {
+namespace {
+
+using hbone::OpenSslPtr;
+
+bool set_serial(X509* certificate) {
+  std::array<unsigned char, 16> bytes{};
+  if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) return false;
+  bytes[0] &= 0x7f;  // positive
+  bytes[0] |= 0x40;  // never zero, always the same length
+  const OpenSslPtr<BIGNUM> number(BN_bin2bn(bytes.data(), static_cast<int>(bytes.size()), nullptr));
+  return number && BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(certificate)) != nullptr;
+}
+
+bool set_time(ASN1_TIME* time, WallTime value) {
+  return ASN1_TIME_set(time, std::chrono::system_clock::to_time_t(value)) != nullptr;
+}
+
+std::string text_of(BIO* bio) {
+  char* data = nullptr;
+  const long length = BIO_get_mem_data(bio, &data);
+  return length > 0 ? std::string(data, static_cast<std::size_t>(length)) : std::string();
+}
+
+Failure failed(const std::string& what) { return fail(ErrorCode::kInternal, what + ": " + hbone::openssl_reason()); }
+
+}  // namespace
+
+Builder::Builder(EVP_PKEY* key, WallTime not_before, WallTime not_after) : certificate_(X509_new()) {
+  ERR_clear_error();
+  X509* c = certificate_.get();
+  ok_ = c != nullptr && X509_set_version(c, X509_VERSION_3) == 1 && set_serial(c) &&
+        set_time(X509_getm_notBefore(c), not_before) && set_time(X509_getm_notAfter(c), not_after) &&
+        X509_set_pubkey(c, key) == 1;
+}
+
+Builder& Builder::common_name(const std::string& name) {
+  ok_ = ok_ && X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate_.get()), "CN", MBSTRING_UTF8,
+                                          reinterpret_cast<const unsigned char*>(name.data()),
+                                          static_cast<int>(name.size()), -1, 0) == 1;
+  return *this;
+}
+
+Builder& Builder::issuer(X509* certificate) {
+  if (!ok_) return *this;
+  issuer_ = certificate != nullptr ? certificate : certificate_.get();
+  ok_ = X509_set_issuer_name(certificate_.get(), X509_get_subject_name(issuer_)) == 1;
+  return *this;
+}
+
+Builder& Builder::extension(int nid, const char* value) {
+  if (!ok_) return *this;
+  X509V3_CTX context;
+  X509V3_set_ctx(&context, issuer_, certificate_.get(), nullptr, nullptr, 0);
+  const OpenSslPtr<X509_EXTENSION> made(X509V3_EXT_conf_nid(nullptr, &context, nid, value));
+  ok_ = made && X509_add_ext(certificate_.get(), made.get(), -1) == 1;
+  return *this;
+}
+
+Builder& Builder::uri_san(const std::string& uri) {
+  if (!ok_) return *this;
+  const OpenSslPtr<GENERAL_NAMES> names(GENERAL_NAMES_new());
+  OpenSslPtr<GENERAL_NAME> name(GENERAL_NAME_new());
+  OpenSslPtr<ASN1_IA5STRING> value(ASN1_IA5STRING_new());
+  ok_ = names && name && value && ASN1_STRING_set(value.get(), uri.data(), static_cast<int>(uri.size())) == 1;
+  if (!ok_) return *this;
+  GENERAL_NAME_set0_value(name.get(), GEN_URI, value.release());
+  ok_ = sk_GENERAL_NAME_push(names.get(), name.get()) > 0;
+  if (!ok_) return *this;
+  static_cast<void>(name.release());  // the stack owns it now
+  ok_ = X509_add1_ext_i2d(certificate_.get(), NID_subject_alt_name, names.get(), 1, X509V3_ADD_DEFAULT) == 1;
+  return *this;
+}
+
+Result<OpenSslPtr<X509>> Builder::sign(EVP_PKEY* issuer_key) {
+  const bool digest_inside = EVP_PKEY_is_a(issuer_key, "ED25519") == 1 || EVP_PKEY_is_a(issuer_key, "ED448") == 1;
+  if (ok_ && X509_sign(certificate_.get(), issuer_key, digest_inside ? nullptr : EVP_sha256()) > 0) {
+    return std::move(certificate_);
+  }
+  return failed("make a certificate");
+}
+
+Result<OpenSslPtr<EVP_PKEY>> generate_key() {
+  OpenSslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
+  if (!key) return failed("generate a P-256 key");
+  return key;
+}
+
+Result<std::string> to_pem(X509* certificate) {
+  const OpenSslPtr<BIO> out(BIO_new(BIO_s_mem()));
+  if (!out || PEM_write_bio_X509(out.get(), certificate) != 1) return failed("write a certificate as PEM");
+  return text_of(out.get());
+}
+
+Result<std::string> to_pem(EVP_PKEY* key) {
+  const OpenSslPtr<BIO> out(BIO_new(BIO_s_secmem()));
+  if (!out || PEM_write_bio_PrivateKey(out.get(), key, nullptr, nullptr, 0, nullptr, nullptr) != 1) {
+    return failed("write a key as PEM");
+  }
+  return text_of(out.get());
+}
+
+}  // namespace weft::agent::x509
