@@ -14,12 +14,15 @@
 
 namespace weft::bpf {
 
-/// How the capture programs are loaded. Sizes are entries.
+inline constexpr std::uint32_t kMaxWorkers = 16;
+
+/// How the capture programs are loaded. Sizes are entries; a map that is pinned already keeps its size, with a warning
+/// in the log, until its pin goes. Below `root`: programs/NAME, maps/NAME, links/ATTACHMENT/NAME.
 struct Settings {
-  std::string root = "/sys/fs/bpf/weft";  ///< where programs, maps and links are pinned; below a mounted bpffs
-  std::uint32_t max_pods = 512;           ///< addresses of wired pods
+  std::string root = "/sys/fs/bpf/weft";   ///< where programs, maps and links are pinned; below a mounted bpffs
+  std::uint32_t max_pods = 512;            ///< wired pods; four times as many addresses
   std::uint32_t max_destinations = 65536;  ///< mesh addresses; more means: capture everything and warn
-  std::uint32_t workers = 1;              ///< at most kMaxWorkers
+  std::uint32_t workers = 1;               ///< at most kMaxWorkers
 };
 
 /// What happens to a new plaintext connection into an enrolled pod.
@@ -54,24 +57,29 @@ struct Counter {
 class Capture {
  public:
   /// Errors name what is missing and how to mend it: root, bpffs at the root's mount, the kernel version or a feature,
-  /// an incompatible layout left by another version (kUnsupported).
+  /// an incompatible layout left by another version (kUnsupported). To be called in the host's netns: what sends from
+  /// that one is the node itself. Links that exist are moved to the new programs. In maps that did not exist before
+  /// capture_all is set.
   static Result<std::unique_ptr<Capture>> load(const Settings& settings);
   ~Capture();
   Capture(const Capture&) = delete;
   Capture& operator=(const Capture&) = delete;
 
-  /// Adds or replaces a pod (by slot). Addresses that another pod of this node holds are refused (kInvalid, naming both).
+  /// Adds or replaces a pod (by slot). Addresses that another pod of this node holds are refused (kInvalid, naming
+  /// both).
   Result<void> set_pod(const Pod& pod);
   /// Forgets a pod and empties its listener slots.
   Result<void> remove_pod(std::uint32_t slot);
   /// What is in the maps now, as an agent that restarts finds it.
   [[nodiscard]] Result<std::vector<Pod>> pods() const;
 
-  /// Puts a listening socket where `deliver` and `to_pod` find it. The socket is tagged too (see tag_socket).
+  /// Puts a listening socket where `deliver` and `to_pod` find it. The socket is tagged too (see tag_socket). Refuses
+  /// one with SO_REUSEPORT.
   Result<void> set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd);
 
-  /// Marks a socket as the agent's own: its packets leave the pod uncaptured while their destination is the socket's. For
-  /// every socket the agent makes in a pod's netns, before connect, and after accept for HBONE and plaintext listeners.
+  /// Marks a socket as the agent's own: its packets leave the pod uncaptured while their destination is the socket's.
+  /// For every socket the agent makes in a pod's netns, before connect, and after accept for HBONE and plaintext
+  /// listeners.
   Result<void> tag_socket(int fd) const;
 
   /// Replaces the set of mesh destinations, adding before removing. More than fits: captures everything and returns

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/attach.h"
+
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+
+#include "bpf/clsact.h"
+#include "bpf/hook.h"
+#include "bpf/tcx.h"
+
+namespace weft::bpf {
+namespace {
+
+constexpr std::uint32_t kLoopbackIfindex = 1;
+
+std::string folder_of(const std::string& root, const std::string& attachment) { return root + "/links/" + attachment; }
+
+struct Program {
+  Fd fd;
+  std::uint32_t id = 0;
+};
+
+Result<Program> open_program(const std::string& root, const Hook& hook) {
+  const std::string path = root + "/programs/" + hook.name;
+  Program program;
+  program.fd.reset(bpf_obj_get(path.c_str()));
+  if (!program.fd)
+    return fail_errno(errno, "open the program pinned at " + path + " (has weft-agent run on this node?)");
+  bpf_prog_info info{};
+  std::uint32_t length = sizeof info;
+  if (bpf_obj_get_info_by_fd(program.fd.get(), &info, &length) != 0) {
+    return fail_errno(errno, "ask the kernel about the program pinned at " + path);
+  }
+  program.id = info.id;
+  return program;
+}
+
+std::vector<Place> places_of(const Target& target) {
+  std::vector<Place> places;
+  for (const Hook& hook : kHooks) {
+    Place place{&hook, folder_of(target.root, target.attachment) + "/" + hook.name, target.ifindex, target.pod_netns};
+    if (hook.side == Side::kPodLoopback) place.ifindex = kLoopbackIfindex;
+    if (hook.side == Side::kHost) {
+      if (target.host_ifindex == 0) continue;
+      place.ifindex = target.host_ifindex;
+      place.netns = -1;
+    }
+    places.push_back(std::move(place));
+  }
+  return places;
+}
+
+Result<void> remove_pin(const std::string& pin) {
+  if (::unlink(pin.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove the pin " + pin);
+  return {};
+}
+
+Result<void> detach_pin(const std::string& pin) {
+  if (const auto record = clsact::read_record(pin)) return clsact::detach(pin, *record);
+  return remove_pin(pin);  // the link goes with its last reference
+}
+
+/// True: the hook was not attached before.
+Result<bool> attach_hook(const Place& place, const Program& program, bool force_clsact) {
+  const auto record = clsact::read_record(place.pin);
+  if (!record) {
+    auto link = tcx::open(place.pin);
+    if (!link) return Failure(link.error());
+    if (*link && (*link)->ifindex == place.ifindex) {
+      if ((*link)->program_id == program.id) return false;
+      auto updated = tcx::update(**link, program.fd.get(), place);
+      if (updated) return false;
+      if (updated.error().code != ErrorCode::kNotFound) return Failure(updated.error());
+    }
+    if (*link) {
+      if (auto removed = remove_pin(place.pin); !removed) return Failure(removed.error());
+    }
+    if (!force_clsact) {
+      auto created = tcx::create(place, program.fd.get());
+      if (!created || *created) return created;
+    }
+  }
+  if (auto put = clsact::attach(place, program.fd.get()); !put) return Failure(put.error());
+  return !record || record->ifindex != place.ifindex;
+}
+
+/// What is wrong with a hook, empty if nothing is.
+Result<std::string> check_hook(const Place& place, std::uint32_t program) {
+  const std::string text = place.text();
+  if (clsact::read_record(place.pin)) {
+    auto found = clsact::program_id(place);
+    if (!found) return Failure(found.error());
+    if (*found == 0) return text + ": the filter is gone (was the clsact qdisc deleted?)";
+    if (*found != program) return text + ": runs another program than the pinned one";
+    return std::string();
+  }
+  auto link = tcx::open(place.pin);
+  if (!link) return Failure(link.error());
+  if (!*link) return text + ": not attached";
+  if ((*link)->ifindex == 0) return text + ": the device that it was attached to is gone";
+  if ((*link)->ifindex != place.ifindex) return text + ": sits on ifindex " + std::to_string((*link)->ifindex);
+  if ((*link)->program_id != program) return text + ": runs another program than the pinned one";
+  return std::string();
+}
+
+Result<std::vector<std::string>> entries_of(const std::string& folder) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), ::closedir);
+  if (!dir) {
+    if (errno == ENOENT) return names;
+    return fail_errno(errno, "list " + folder);
+  }
+  while (const dirent* entry = ::readdir(dir.get())) {
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+/// What keeps a pinned hook from the program, empty if nothing does.
+std::string refresh_hook(const std::string& root, const Hook& hook, const std::string& pin) {
+  auto program = open_program(root, hook);
+  if (!program) return program.error().message();
+  Result<void> done;
+  if (const auto record = clsact::read_record(pin)) {
+    done = clsact::update(*record, program->fd.get(), hook);
+    return done ? std::string() : done.error().message();
+  }
+  auto link = tcx::open(pin);
+  if (!link) return link.error().message();
+  if (!*link || (*link)->program_id == program->id) return {};
+  const Place place{&hook, pin, (*link)->ifindex, -1};
+  if (place.ifindex != 0) {
+    done = tcx::update(**link, program->fd.get(), place);
+    if (done) return {};
+    if (done.error().code != ErrorCode::kNotFound) return done.error().message();
+  }
+  done = remove_pin(pin);
+  return done ? std::string() : done.error().message();
+}
+
+}  // namespace
+
+std::string attachment_id(const std::string& container_id, const std::string& if_name) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string out;
+  const auto append = [&out, kDigits](const std::string& part) {
+    for (const char c : part) {
+      if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) {
+        out += c;
+      } else {
+        const auto byte = static_cast<unsigned char>(c);
+        out += {'_', kDigits[byte >> 4U], kDigits[byte & 15U]};
+      }
+    }
+  };
+  append(container_id);
+  out += '-';
+  append(if_name);
+  return out;
+}
+
+Result<void> attach(const Target& target) {
+  const std::string folder = folder_of(target.root, target.attachment);
+  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return fail_errno(errno, "make " + folder + " (is bpffs mounted there, and has weft-agent run on this node?)");
+  }
+  std::vector<std::string> created;
+  Result<void> result;
+  for (const Place& place : places_of(target)) {
+    auto program = open_program(target.root, *place.hook);
+    if (!program) {
+      result = Failure(program.error());
+      break;
+    }
+    auto attached = attach_hook(place, *program, target.force_clsact);
+    if (!attached) {
+      result = Failure(attached.error());
+      break;
+    }
+    if (*attached) created.push_back(place.pin);
+  }
+  if (!result) {
+    for (const std::string& pin : created) {
+      if (auto undone = detach_pin(pin); !undone) result.error().context += "; and " + undone.error().message();
+    }
+    ::rmdir(folder.c_str());  // stays if older hooks are in it
+  }
+  return result;
+}
+
+Result<void> detach(const std::string& root, const std::string& attachment) {
+  const std::string folder = folder_of(root, attachment);
+  auto pins = entries_of(folder);
+  if (!pins) return Failure(pins.error());
+  for (const std::string& name : *pins) {
+    if (auto done = detach_pin(folder + "/" + name); !done) return done;
+  }
+  if (::rmdir(folder.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove " + folder);
+  return {};
+}
+
+Result<std::vector<std::string>> verify(const Target& target) {
+  std::vector<std::string> wrong;
+  for (const Place& place : places_of(target)) {
+    auto program = open_program(target.root, *place.hook);
+    if (!program) return Failure(program.error());
+    auto text = check_hook(place, program->id);
+    if (!text) return Failure(text.error());
+    if (!text->empty()) wrong.push_back(std::move(*text));
+  }
+  return wrong;
+}
+
+Result<std::vector<std::string>> refresh(const std::string& root) {
+  auto names = attachments(root);
+  if (!names) return Failure(names.error());
+  std::vector<std::string> wrong;
+  for (const std::string& name : *names) {
+    for (const Hook& hook : kHooks) {
+      std::string text = refresh_hook(root, hook, folder_of(root, name) + "/" + hook.name);
+      if (!text.empty()) wrong.push_back(name + ": " + text);
+    }
+  }
+  return wrong;
+}
+
+Result<std::vector<std::string>> attachments(const std::string& root) { return entries_of(root + "/links"); }
+
+}  // namespace weft::bpf

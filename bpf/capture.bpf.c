@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Capture inside the pod's network namespace, and the guard outside of it. The agent loads and pins these programs once;
+ * the CNI plugin attaches the pins. A pod is found by its own address, since ifindexes repeat between namespaces; on the
+ * host side by ifindex. "Drop", "go on" and the rest are counted by reason (shared.h). Only TCP is ever captured.
+ *
+ * Life of a packet, each rule where it is applied:
+ *
+ * from_pod, egress of the pod's eth0
+ *   1. Not TCP, or link-local to link-local: goes on.
+ *   2. A source that is no wired pod's address: drop.
+ *   3. The pod is not enrolled: goes on, unless the socket's verdict is "captured": that outlives enrolment.
+ *   4. Cannot be parsed, fragment, source route, VLAN: drop. Carries the capture mark: it comes back because the pod's rule
+ *      or route is gone, or the application set the mark and bound itself to eth0: drop instead of a loop.
+ *   5. A tagged socket, the agent's: goes on if the packet goes where the socket is connected to, otherwise the pod rewrote
+ *      it (DNAT): drop.
+ *   6. To a link-local address: goes on.
+ *   7. SYN: captured if the destination is in the mesh. The verdict is written to the application's socket, each time: a
+ *      socket may connect again. No memory for the verdict "captured": drop.
+ *   8. Everything else: the verdict of the socket decides alone. Without one (a socket that accepted, is older than
+ *      enrolment, or none at all) it is captured if a connection with the ends the other way round lives in this netns: an
+ *      agent's transparent socket that speaks for the peer. The verdict is then kept, but never on a listener, which is
+ *      the sender of nobody's data. Otherwise it goes on: SYN-ACKs and ACKs of the agent's listeners, servers, old connections.
+ *   Captured means: mark, and redirect to lo.
+ *
+ * deliver, ingress of the pod's lo
+ *   1. Without the mark: goes on, uncounted. With it: becomes PACKET_HOST, since its MAC address is not lo's.
+ *   2. Not TCP: goes on. A source that is no wired pod's: drop, but a loopback address goes on (the application set the mark
+ *      and talks to itself), as does the pod to its own address. Not enrolled: goes on. Both stay in the netns.
+ *   3. Cannot be parsed: drop.
+ *   4. Not a SYN, and a connection holds the tuple: goes on, the kernel finds it.
+ *   5. A SYN, or what finds no connection (the last ACK of a SYN cookie): to the outbound listener. Without a listener a SYN
+ *      waits (drop), and so does what only an application's listener would take; the rest gets the kernel's RST.
+ *
+ * to_pod, ingress of the pod's eth0
+ *   1. Not TCP, or the destination is no enrolled pod's: goes on after one look-up.
+ *   2. Cannot be parsed, fragment, source route, VLAN: drop.
+ *   3. Not a SYN, and a connection holds the tuple: goes on.
+ *   4. A SYN, or what finds no connection: if the agent speaks to the application from the same tuple: drop, the client tries
+ *      again. To port 15008: to the HBONE listener. From the node itself (recorded by to_pod_host): goes on. Otherwise as
+ *      the pod's entry says: goes on, to the plaintext listener, or drop. Without a listener: drop.
+ *
+ * to_pod_host, egress of the host side
+ *   1. A SYN to an enrolled pod, sent by a socket of the host's netns: its tuple is recorded for to_pod, for one second and
+ *      one use. Any other SYN of the tuple takes the record away. skb->sk alone would not do: it survives a bridge.
+ *   2. TCP to a link-local address of a pod that checks or refuses plaintext: drop. to_pod cannot tell whose the address is.
+ *
+ * guard, ingress of the host side. It sees each frame that leaves the pod and has no state
+ *   1. IP from a source that is not the pod's: drop, enrolled or not. ICMPv6 from :: and what is not TCP from a link-local
+ *      address go on, as does TCP between link-local addresses.
+ *   2. The pod is not enrolled: goes on.
+ *   3. Neither ARP nor IP, tagged, cannot be parsed, fragment, source route: drop.
+ *   4. A SYN into the mesh to another port than 15008: drop. So the agent never dials plaintext to an address in the map.
+ */
+#include "maps.h"
+#include "node.h"
+#include "parse.h"
+#include "redirect.h"
+
+/* A connected TCP socket of this packet, or a listener; not a request or time-wait socket, nor a raw one. */
+static __always_inline struct bpf_sock *tcp_sender(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return NULL;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != IPPROTO_TCP)
+		return NULL;
+	return sk;
+}
+
+static __always_inline int in_mesh(const struct weft_addr *dst)
+{
+	struct weft_cidr key = {
+		.prefix_length = 32 + (dst->family == 6 ? 128 : 32),
+		.addr = *dst,
+	};
+
+	return bpf_map_lookup_elem(&destinations, dst) || bpf_map_lookup_elem(&destination_cidrs, &key);
+}
+
+static __always_inline int captures_all(void)
+{
+	__u32 zero = 0;
+	struct weft_settings *s = bpf_map_lookup_elem(&settings, &zero);
+
+	return !s || s->capture_all || s->overflow;
+}
+
+/* Of a connected socket. The reads are volatile: the verifier takes no computed pointer into a socket. */
+static __always_inline int is_destination_of(struct bpf_sock *sk, const struct packet *p)
+{
+	const volatile struct bpf_sock *s = sk;
+
+	if (s->dst_port != p->dport)
+		return 0;
+	if (p->dst.family == 4)
+		return s->dst_ip4 == p->dst.addr[0];
+	return !((s->dst_ip6[0] ^ p->dst.addr[0]) | (s->dst_ip6[1] ^ p->dst.addr[1]) |
+		 (s->dst_ip6[2] ^ p->dst.addr[2]) | (s->dst_ip6[3] ^ p->dst.addr[3]));
+}
+
+/* False if the verdict could not be kept. */
+static __always_inline int keep_verdict(struct bpf_sock *sk, enum weft_verdict verdict)
+{
+	enum weft_verdict *kept;
+
+	if (!sk || sk->state == BPF_TCP_LISTEN)
+		return 1;
+	kept = bpf_sk_storage_get(&app_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept)
+		return 0;
+	*kept = verdict;
+	return 1;
+}
+
+static __always_inline int new_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, const struct packet *p)
+{
+	if (!in_mesh(&p->dst) && !captures_all()) {
+		keep_verdict(sk, WEFT_VERDICT_PASS); /* spares later packets the look-up; may fail */
+		return finish(WEFT_FROM_POD, WEFT_NOT_MESH);
+	}
+	if (!keep_verdict(sk, WEFT_VERDICT_CAPTURED))
+		return finish(WEFT_FROM_POD, WEFT_NO_STORAGE);
+	return redirect_to_lo(skb, WEFT_FROM_POD, WEFT_CAPTURED_NEW);
+}
+
+static __always_inline int old_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, __u32 verdict,
+					      const struct packet *p)
+{
+	if (verdict == WEFT_VERDICT_PASS)
+		return finish(WEFT_FROM_POD, WEFT_UNCAPTURED);
+	if (verdict != WEFT_VERDICT_CAPTURED) {
+		if (receiver_of(skb, p) != HELD_BY_CONNECTION)
+			return finish(WEFT_FROM_POD, WEFT_UNCAPTURED);
+		if (!keep_verdict(sk, WEFT_VERDICT_CAPTURED))
+			return finish(WEFT_FROM_POD, WEFT_NO_STORAGE);
+	}
+	return redirect_to_lo(skb, WEFT_FROM_POD, WEFT_CAPTURED);
+}
+
+SEC("tc")
+int from_pod(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	enum weft_verdict *kept = NULL;
+	struct weft_pod *pod;
+	struct bpf_sock *sk;
+	__u32 verdict = 0;
+
+	parse(skb, &p);
+	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
+		return finish(WEFT_FROM_POD, WEFT_NOT_TCP);
+	if (p.kind == PACKET_TCP && is_link_local(&p.src) && is_link_local(&p.dst))
+		return finish(WEFT_FROM_POD, WEFT_LINK_LOCAL);
+	pod = pod_of(&p.src);
+	if (!pod)
+		return finish(WEFT_FROM_POD, p.kind == PACKET_UNPARSED ? p.problem : WEFT_FOREIGN_SOURCE);
+
+	sk = tcp_sender(skb);
+	if (sk)
+		kept = bpf_sk_storage_get(&app_sockets, sk, NULL, 0);
+	if (kept)
+		verdict = *kept;
+	if (!pod->enrolled && (p.syn || verdict != WEFT_VERDICT_CAPTURED)) {
+		if (kept && p.syn) /* the socket connects again */
+			*kept = WEFT_VERDICT_PASS;
+		return finish(WEFT_FROM_POD, WEFT_NOT_ENROLLED);
+	}
+
+	if (p.kind == PACKET_UNPARSED)
+		return finish(WEFT_FROM_POD, p.problem);
+	if (p.vlan)
+		return finish(WEFT_FROM_POD, WEFT_VLAN);
+	if (skb->mark & WEFT_MARK_MASK)
+		return finish(WEFT_FROM_POD, WEFT_LOOPED);
+
+	if (sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0)) {
+		if (sk->state == BPF_TCP_LISTEN || is_destination_of(sk, &p))
+			return finish(WEFT_FROM_POD, WEFT_AGENT);
+		return finish(WEFT_FROM_POD, WEFT_TAG_MISUSED);
+	}
+	if (is_link_local(&p.dst))
+		return finish(WEFT_FROM_POD, WEFT_LINK_LOCAL);
+	if (p.syn)
+		return new_connection_out(skb, sk, &p);
+	return old_connection_out(skb, sk, verdict, &p);
+}
+
+SEC("tc")
+int deliver(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct weft_pod *pod, *peer;
+	enum held held = HELD_BY_NONE;
+	__u32 reason;
+
+	if ((skb->mark & WEFT_MARK_MASK) != WEFT_MARK)
+		return -1;
+	bpf_skb_change_type(skb, PACKET_HOST);
+	parse(skb, &p);
+	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
+		return finish(WEFT_DELIVER, WEFT_NOT_TCP);
+	pod = pod_of(&p.src);
+	if (!pod && p.kind == PACKET_UNPARSED)
+		return finish(WEFT_DELIVER, p.problem);
+	if (!pod)
+		return finish(WEFT_DELIVER, is_loopback(&p.src) ? WEFT_SELF : WEFT_FOREIGN_SOURCE);
+	if (!pod->enrolled)
+		return finish(WEFT_DELIVER, WEFT_NOT_ENROLLED);
+	if (p.kind == PACKET_UNPARSED)
+		return finish(WEFT_DELIVER, p.problem);
+	if (p.vlan)
+		return finish(WEFT_DELIVER, WEFT_VLAN);
+
+	if (!p.syn) {
+		held = receiver_of(skb, &p);
+		if (held == HELD_BY_CONNECTION)
+			return finish(WEFT_DELIVER, WEFT_CONNECTION);
+	}
+	peer = pod_of(&p.dst);
+	if (peer && peer->slot == pod->slot)
+		return finish(WEFT_DELIVER, WEFT_SELF);
+	reason = assign(skb, &p, pod->slot, WEFT_LISTENER_OUTBOUND);
+	if (reason == WEFT_NO_LISTENER && !p.syn && held == HELD_BY_NONE)
+		reason = WEFT_NO_SOCKET;
+	return finish(WEFT_DELIVER, reason);
+}
+
+SEC("tc")
+int to_pod(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct weft_pod *pod;
+
+	parse(skb, &p);
+	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
+		return finish(WEFT_TO_POD, WEFT_NOT_TCP);
+	pod = pod_of(&p.dst);
+	if (!pod || !pod->enrolled)
+		return finish(WEFT_TO_POD, WEFT_NOT_ENROLLED);
+	if (p.kind == PACKET_UNPARSED)
+		return finish(WEFT_TO_POD, p.problem);
+	if (p.vlan)
+		return finish(WEFT_TO_POD, WEFT_VLAN);
+	if (!p.syn && receiver_of(skb, &p) == HELD_BY_CONNECTION)
+		return finish(WEFT_TO_POD, WEFT_CONNECTION);
+
+	if (sender_of(skb, &p) == HELD_BY_CONNECTION)
+		return finish(WEFT_TO_POD, WEFT_TUPLE_HELD);
+	if (p.dport == bpf_htons(WEFT_HBONE_PORT))
+		return finish(WEFT_TO_POD, assign(skb, &p, pod->slot, WEFT_LISTENER_HBONE));
+	if (take_probe(&p, pod->host_ifindex))
+		return finish(WEFT_TO_POD, WEFT_PROBE);
+	if (pod->inbound == WEFT_INBOUND_PASS)
+		return finish(WEFT_TO_POD, WEFT_OPEN);
+	if (pod->inbound == WEFT_INBOUND_CHECK)
+		return finish(WEFT_TO_POD, assign(skb, &p, pod->slot, WEFT_LISTENER_PLAINTEXT));
+	return finish(WEFT_TO_POD, WEFT_REFUSED);
+}
+
+static __always_inline int to_link_local(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct weft_pod *pod = bpf_map_lookup_elem(&interfaces, &ifindex);
+
+	if (pod && pod->enrolled && pod->inbound != WEFT_INBOUND_PASS)
+		return finish(WEFT_TO_POD_HOST, WEFT_LINK_LOCAL_REFUSED);
+	return finish(WEFT_TO_POD_HOST, WEFT_LINK_LOCAL);
+}
+
+SEC("tc")
+int to_pod_host(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct weft_pod *pod;
+	int from_node;
+
+	parse(skb, &p);
+	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
+		return finish(WEFT_TO_POD_HOST, WEFT_NOT_TCP);
+	if (is_link_local(&p.dst) && (p.syn || p.kind == PACKET_UNPARSED))
+		return to_link_local(skb);
+	if (!p.syn)
+		return finish(WEFT_TO_POD_HOST, WEFT_NOT_SYN);
+	pod = pod_of(&p.dst);
+	if (!pod || !pod->enrolled || pod->host_ifindex != skb->ifindex)
+		return finish(WEFT_TO_POD_HOST, WEFT_NOT_ENROLLED);
+	from_node = sent_by_node(skb);
+	record_probe(&p, pod->host_ifindex, from_node);
+	return finish(WEFT_TO_POD_HOST, from_node ? WEFT_RECORDED : WEFT_NOT_NODE);
+}
+
+/* What the kernel itself must be able to send before and beside the pod's address: duplicate address detection, MLD, ND. */
+static __always_inline int is_link_housekeeping(const struct packet *p)
+{
+	if (p->src.family != 6)
+		return 0;
+	if (is_unspecified(&p->src))
+		return p->kind == PACKET_OTHER && p->protocol == IPPROTO_ICMPV6;
+	if (!is_link_local(&p->src))
+		return 0;
+	return p->kind == PACKET_OTHER || (p->kind == PACKET_TCP && is_link_local(&p->dst));
+}
+
+SEC("tc")
+int guard(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct weft_pod *pod, *owner;
+	struct packet p = {};
+
+	parse(skb, &p);
+	pod = bpf_map_lookup_elem(&interfaces, &ifindex);
+	if (p.kind == PACKET_NOT_IP) {
+		if (pod && pod->enrolled && (p.vlan || p.ethertype != bpf_htons(ETH_P_ARP)))
+			return finish(WEFT_GUARD, p.vlan ? WEFT_VLAN : WEFT_ETHERTYPE);
+		return finish(WEFT_GUARD, WEFT_CLEAN);
+	}
+	owner = pod_of(&p.src);
+	if (p.src.family && (!owner || owner->host_ifindex != ifindex) && !is_link_housekeeping(&p))
+		return finish(WEFT_GUARD, WEFT_FOREIGN_SOURCE);
+	if (pod && !pod->enrolled)
+		return finish(WEFT_GUARD, WEFT_NOT_ENROLLED);
+
+	if (p.kind == PACKET_UNPARSED)
+		return finish(WEFT_GUARD, p.problem);
+	if (p.vlan)
+		return finish(WEFT_GUARD, WEFT_VLAN);
+	if (p.syn && p.dport != bpf_htons(WEFT_HBONE_PORT) && in_mesh(&p.dst))
+		return finish(WEFT_GUARD, WEFT_BYPASS);
+	return finish(WEFT_GUARD, WEFT_CLEAN);
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/loader.h"
+
+#include <bpf/libbpf.h>
+#include <capture.skel.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "bpf/attach.h"
+#include "bpf/destinations.h"
+#include "bpf/libbpf_log.h"
+#include "bpf/map_io.h"
+#include "bpf/pins.h"
+#include "bpf/shared.h"
+#include "tunnel/base/log.h"
+
+namespace weft::bpf {
+
+static_assert(kMaxWorkers == WEFT_MAX_WORKERS);
+static_assert(static_cast<int>(InboundPlaintext::kPass) == WEFT_INBOUND_PASS);
+static_assert(static_cast<int>(InboundPlaintext::kCheck) == WEFT_INBOUND_CHECK);
+static_assert(static_cast<int>(InboundPlaintext::kDrop) == WEFT_INBOUND_DROP);
+static_assert(static_cast<int>(Listener::kOutbound) == WEFT_LISTENER_OUTBOUND);
+static_assert(static_cast<int>(Listener::kInboundHbone) == WEFT_LISTENER_HBONE);
+static_assert(static_cast<int>(Listener::kInboundPlaintext) == WEFT_LISTENER_PLAINTEXT);
+
+namespace {
+
+using Skeleton = std::unique_ptr<capture, decltype(&capture__destroy)>;
+
+/// On average: the map of addresses is that many times as large as the number of pods.
+constexpr std::uint32_t kAddressesPerPod = 4;
+
+constexpr std::array<const char*, WEFT_PROGRAMS> kProgramNames{"from_pod", "deliver", "to_pod", "to_pod_host", "guard"};
+constexpr std::array<const char*, WEFT_REASONS> kReasonWords{
+#define WEFT_X(upper, lower, words) words,
+    WEFT_PASS_REASONS(WEFT_X) WEFT_CAPTURE_REASONS(WEFT_X) WEFT_DROP_REASONS(WEFT_X)
+#undef WEFT_X
+};
+
+const char* verdict_of(std::size_t reason) {
+  if (reason >= WEFT_FIRST_DROP) return "drop";
+  return reason >= WEFT_FIRST_CAPTURE ? "capture" : "pass";
+}
+
+Result<void> check(const Settings& settings) {
+  if (settings.workers < 1 || settings.workers > kMaxWorkers) {
+    return fail(ErrorCode::kInvalid, "load the capture programs: workers is " + std::to_string(settings.workers) +
+                                         ", 1 to " + std::to_string(kMaxWorkers) + " are possible");
+  }
+  if (settings.max_pods < 1 || settings.max_destinations < 1) {
+    return fail(ErrorCode::kInvalid, "load the capture programs: max_pods and max_destinations must be at least 1");
+  }
+  return {};
+}
+
+/// Sets the pin path of a map and its size: that of the map which is pinned there already, or the wanted one.
+Result<void> prepare_map(bpf_map* map, const std::string& root, std::uint32_t wanted) {
+  const std::string path = root + "/maps/" + bpf_map__name(map);
+  auto pinned = pins::pinned_size(path);
+  if (!pinned) return Failure(pinned.error());
+  if (*pinned != 0 && wanted != 0 && *pinned != wanted) {
+    log::warn("map keeps its size map={} entries={} wanted={}", bpf_map__name(map), *pinned, wanted);
+  }
+  const std::uint32_t size = *pinned != 0 ? *pinned : wanted;
+  if (int error = size != 0 ? bpf_map__set_max_entries(map, size) : 0; error != 0) {
+    return fail_errno(-error, "set the size of the map " + path);
+  }
+  if (int error = bpf_map__set_pin_path(map, path.c_str()); error != 0) {
+    return fail_errno(-error, "set the pin of the map " + path);
+  }
+  return {};
+}
+
+Result<void> prepare_maps(const capture& skeleton, const Settings& s) {
+  const std::map<const bpf_map*, std::uint32_t> sizes{
+      {skeleton.maps.pods, s.max_pods * kAddressesPerPod},
+      {skeleton.maps.interfaces, s.max_pods},
+      {skeleton.maps.destinations, s.max_destinations},
+      {skeleton.maps.destination_cidrs, s.max_destinations},
+      {skeleton.maps.listeners, s.max_pods * WEFT_LISTENERS_PER_POD},
+  };
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, skeleton.obj) {
+    if (bpf_map__is_internal(map)) continue;
+    const auto size = sizes.find(map);
+    if (auto done = prepare_map(map, s.root, size == sizes.end() ? 0 : size->second); !done) return done;
+  }
+  return {};
+}
+
+Result<Skeleton> load_object(const Settings& settings) {
+  const LibbpfLog log;
+  Skeleton skeleton(capture__open(), capture__destroy);
+  if (!skeleton) return fail_errno(errno, "open the capture programs" + log.text());
+  struct stat netns {};
+  if (::stat("/proc/self/ns/net", &netns) != 0) return fail_errno(errno, "look at /proc/self/ns/net");
+  skeleton->rodata->host_netns_inode = static_cast<std::uint32_t>(netns.st_ino);
+  if (auto prepared = prepare_maps(*skeleton, settings); !prepared) return Failure(prepared.error());
+  if (const int error = capture__load(skeleton.get()); error != 0) {
+    return fail_errno(-error, "load the capture programs into the kernel" + log.text());
+  }
+  return skeleton;
+}
+
+Result<void> publish_programs(const capture& skeleton, const std::string& root) {
+  bpf_program* program = nullptr;
+  bpf_object__for_each_program(program, skeleton.obj) {
+    auto pinned = pins::replace_program(root, bpf_program__name(program), bpf_program__fd(program));
+    if (!pinned) return pinned;
+  }
+  auto wrong = refresh(root);
+  if (!wrong) return Failure(wrong.error());
+  for (const std::string& text : *wrong) log::warn("hook keeps its old program hook={}", log::quote(text));
+  return {};
+}
+
+}  // namespace
+
+struct Capture::Impl {
+  Impl(Skeleton loaded, const Settings& s)
+      : skeleton(std::move(loaded)),
+        slots(bpf_map__max_entries(skeleton->maps.listeners) / WEFT_LISTENERS_PER_POD),
+        workers(s.workers),
+        pods{bpf_map__fd(skeleton->maps.pods), "pods"},
+        interfaces{bpf_map__fd(skeleton->maps.interfaces), "interfaces"},
+        settings{bpf_map__fd(skeleton->maps.settings), "settings"},
+        listeners{bpf_map__fd(skeleton->maps.listeners), "listeners"},
+        tags{bpf_map__fd(skeleton->maps.agent_sockets), "agent_sockets"},
+        destinations({bpf_map__fd(skeleton->maps.destinations), "destinations"},
+                     bpf_map__max_entries(skeleton->maps.destinations)),
+        cidrs({bpf_map__fd(skeleton->maps.destination_cidrs), "destination_cidrs"},
+              bpf_map__max_entries(skeleton->maps.destination_cidrs)) {}
+
+  Skeleton skeleton;
+  std::uint32_t slots;
+  std::uint32_t workers;
+  Map<weft_addr, weft_pod> pods;
+  Map<std::uint32_t, weft_pod> interfaces;
+  Map<std::uint32_t, weft_settings> settings;
+  Map<std::uint32_t, std::uint64_t> listeners;
+  Map<int, std::uint32_t> tags;
+  AddressSet<weft_addr> destinations;
+  AddressSet<weft_cidr> cidrs;
+  mutable std::mutex mutex;  ///< over every write, and over reads that must see one state
+
+  template <class Change>
+  Result<void> change_settings(Change change) const {
+    auto now = settings.get(0);
+    if (!now) return Failure(now.error());
+    change(**now);
+    return settings.put(0, **now);
+  }
+  Result<void> check_slot(std::uint32_t slot) const {
+    if (slot < slots) return {};
+    return fail(ErrorCode::kInvalid, "slot " + std::to_string(slot) + " of " + std::to_string(slots) + " pods");
+  }
+  Result<void> check_addresses(const Pod& pod) const;
+  Result<void> change_destinations(const AddressSet<weft_addr>::Plan& a, const AddressSet<weft_cidr>::Plan& c) const;
+  Result<void> forget(std::uint32_t slot, const std::vector<IpAddress>& keep, std::uint32_t keep_ifindex) const;
+};
+
+Capture::Capture(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Capture::~Capture() = default;
+
+Result<std::unique_ptr<Capture>> Capture::load(const Settings& settings) {
+  if (auto ok = check(settings); !ok) return Failure(ok.error());
+  if (auto ok = pins::check_machine(settings.root); !ok) return Failure(ok.error());
+  if (auto ok = pins::make_folders(settings.root); !ok) return Failure(ok.error());
+  auto adopted = pins::check_layout(settings.root);
+  if (!adopted) return Failure(adopted.error());
+  auto skeleton = load_object(settings);
+  if (!skeleton) return Failure(skeleton.error());
+
+  auto impl = std::make_unique<Impl>(std::move(*skeleton), settings);
+  auto written = impl->change_settings([&](weft_settings& s) {
+    s.layout_version = WEFT_LAYOUT_VERSION;
+    s.workers = settings.workers;
+    if (!*adopted) s.capture_all = 1;  // nobody has told the destinations yet
+  });
+  if (!written) return Failure(written.error());
+  if (auto ok = publish_programs(*impl->skeleton, settings.root); !ok) return Failure(ok.error());
+  return std::unique_ptr<Capture>(new Capture(std::move(impl)));
+}
+
+Result<void> Capture::Impl::check_addresses(const Pod& pod) const {
+  for (const IpAddress& address : pod.addresses) {
+    if (!address.valid() || address.is_loopback() || address.is_unspecified() || address.is_link_local()) {
+      return fail(ErrorCode::kInvalid, "pod in slot " + std::to_string(pod.slot) + ": " + address.to_string() +
+                                           " cannot be a pod's address");
+    }
+    auto holder = pods.get(to_key(address));
+    if (!holder) return Failure(holder.error());
+    if (*holder && (*holder)->slot != pod.slot) {
+      return fail(ErrorCode::kInvalid, "pod in slot " + std::to_string(pod.slot) + ": the address " +
+                                           address.to_string() + " belongs to the pod in slot " +
+                                           std::to_string((*holder)->slot) +
+                                           " (overlapping addresses on a node are not possible)");
+    }
+  }
+  if (pod.host_ifindex == 0) return {};
+  auto holder = interfaces.get(pod.host_ifindex);
+  if (!holder) return Failure(holder.error());
+  if (*holder && (*holder)->slot != pod.slot) {
+    return fail(ErrorCode::kInvalid, "pod in slot " + std::to_string(pod.slot) + ": the host interface " +
+                                         std::to_string(pod.host_ifindex) + " belongs to the pod in slot " +
+                                         std::to_string((*holder)->slot));
+  }
+  return {};
+}
+
+/// Removes what the maps say of a slot, but for what is to stay.
+Result<void> Capture::Impl::forget(std::uint32_t slot, const std::vector<IpAddress>& keep,
+                                   std::uint32_t keep_ifindex) const {
+  const auto sweep = [slot](const auto& map, auto stays) -> Result<void> {
+    auto keys = map.keys();
+    if (!keys) return Failure(keys.error());
+    for (const auto& key : *keys) {
+      auto pod = map.get(key);
+      if (!pod) return Failure(pod.error());
+      if (!*pod || (*pod)->slot != slot || stays(key)) continue;
+      if (auto removed = map.remove(key); !removed) return removed;
+    }
+    return {};
+  };
+  auto done = sweep(pods, [&](const weft_addr& key) { return std::ranges::count(keep, to_address(key)) != 0; });
+  if (!done) return done;
+  return sweep(interfaces, [&](std::uint32_t key) { return key == keep_ifindex; });
+}
+
+Result<void> Capture::set_pod(const Pod& pod) {
+  const std::scoped_lock lock(impl_->mutex);
+  if (auto ok = impl_->check_slot(pod.slot); !ok) return ok;
+  if (pod.addresses.empty()) {
+    return fail(ErrorCode::kInvalid, "pod in slot " + std::to_string(pod.slot) + ": it has no address");
+  }
+  if (auto ok = impl_->check_addresses(pod); !ok) return ok;
+  const weft_pod value{pod.slot, pod.host_ifindex, pod.enrolled ? 1U : 0U, static_cast<std::uint32_t>(pod.inbound)};
+  for (const IpAddress& address : pod.addresses) {
+    if (auto put = impl_->pods.put(to_key(address), value); !put) return put;
+  }
+  if (pod.host_ifindex != 0) {
+    if (auto put = impl_->interfaces.put(pod.host_ifindex, value); !put) return put;
+  }
+  return impl_->forget(pod.slot, pod.addresses, pod.host_ifindex);
+}
+
+Result<void> Capture::remove_pod(std::uint32_t slot) {
+  const std::scoped_lock lock(impl_->mutex);
+  if (auto ok = impl_->check_slot(slot); !ok) return ok;
+  if (auto done = impl_->forget(slot, {}, 0); !done) return done;
+  for (std::uint32_t i = 0; i < WEFT_LISTENERS_PER_POD; ++i) {
+    const std::uint32_t index = slot * WEFT_LISTENERS_PER_POD + i;
+    // EINVAL is what a SOCKMAP says of an empty entry.
+    if (bpf_map_delete_elem(impl_->listeners.fd, &index) != 0 && errno != EINVAL && errno != ENOENT) {
+      return fail_errno(errno, "empty the listener entry " + std::to_string(index));
+    }
+  }
+  return {};
+}
+
+Result<std::vector<Pod>> Capture::pods() const {
+  const std::scoped_lock lock(impl_->mutex);
+  auto keys = impl_->pods.keys();
+  if (!keys) return Failure(keys.error());
+  std::map<std::uint32_t, Pod> by_slot;
+  for (const weft_addr& key : *keys) {
+    auto value = impl_->pods.get(key);
+    if (!value) return Failure(value.error());
+    if (!*value) continue;
+    Pod& pod = by_slot[(*value)->slot];
+    pod.slot = (*value)->slot;
+    pod.host_ifindex = (*value)->host_ifindex;
+    pod.enrolled = (*value)->enrolled != 0;
+    pod.inbound = static_cast<InboundPlaintext>((*value)->inbound);
+    pod.addresses.push_back(to_address(key));
+  }
+  std::vector<Pod> out;
+  for (auto& [slot, pod] : by_slot) {
+    std::ranges::sort(pod.addresses);
+    out.push_back(std::move(pod));
+  }
+  return out;
+}
+
+Result<void> Capture::set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd) {
+  if (auto ok = impl_->check_slot(slot); !ok) return ok;
+  if (worker >= impl_->workers) {
+    return fail(ErrorCode::kInvalid,
+                "listener of worker " + std::to_string(worker) + " of " + std::to_string(impl_->workers));
+  }
+  int shared = 0;
+  socklen_t length = sizeof shared;
+  if (::getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &length) != 0) return fail_errno(errno, "look at a listener");
+  if (shared != 0) {
+    return fail(ErrorCode::kInvalid,
+                "a listener with SO_REUSEPORT: a process of the pod could join it and take connections");
+  }
+  if (auto tagged = tag_socket(fd); !tagged) return tagged;
+  const std::scoped_lock lock(impl_->mutex);
+  const std::uint32_t index =
+      (slot * WEFT_LISTENER_KINDS + static_cast<std::uint32_t>(kind)) * WEFT_MAX_WORKERS + worker;
+  return impl_->listeners.put(index, static_cast<std::uint64_t>(fd));
+}
+
+Result<void> Capture::tag_socket(int fd) const { return impl_->tags.put(fd, 1); }
+
+Result<void> Capture::set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) {
+  const std::scoped_lock lock(impl_->mutex);
+  std::vector<weft_addr> address_keys;
+  std::vector<weft_cidr> cidr_keys;
+  for (const IpAddress& a : addresses) {
+    if (a.valid()) address_keys.push_back(to_key(a));
+  }
+  for (const Cidr& c : cidrs) {
+    if (c.address.valid()) cidr_keys.push_back(to_key(c));
+  }
+  const auto a = impl_->destinations.plan(std::move(address_keys));
+  if (!a) return Failure(a.error());
+  const auto c = impl_->cidrs.plan(std::move(cidr_keys));
+  if (!c) return Failure(c.error());
+  if (auto done = impl_->change_destinations(*a, *c); !done) return done;
+  if (a->fits && c->fits) return {};
+  return fail(ErrorCode::kUnavailable,
+              "write " + std::to_string(addresses.size()) + " mesh addresses and " + std::to_string(cidrs.size()) +
+                  " ranges: " + std::to_string(impl_->destinations.capacity()) +
+                  " of each fit, so every TCP connection of mesh pods is captured (raise the size)");
+}
+
+/// Both maps, additions before removals, since an address may move from one to the other. Where that does not fit
+/// everything counts as mesh meanwhile.
+Result<void> Capture::Impl::change_destinations(const AddressSet<weft_addr>::Plan& a,
+                                                const AddressSet<weft_cidr>::Plan& c) const {
+  const auto overflow = [this](std::uint32_t on) {
+    return change_settings([on](weft_settings& s) { s.overflow = on; });
+  };
+  const auto remove = [&]() -> Result<void> {
+    if (auto done = destinations.remove(a); !done) return done;
+    return cidrs.remove(c);
+  };
+  const bool remove_first = !a.fits_with_old || !c.fits_with_old;
+  if (remove_first) {
+    if (auto done = overflow(1); !done) return done;
+    if (auto done = remove(); !done) return done;
+  }
+  if (auto done = destinations.add(a); !done) return done;
+  if (auto done = cidrs.add(c); !done) return done;
+  if (!remove_first) {
+    if (auto done = remove(); !done) return done;
+  }
+  return a.fits && c.fits ? overflow(0) : Result<void>();
+}
+
+Result<void> Capture::set_capture_all(bool capture_all) {
+  const std::scoped_lock lock(impl_->mutex);
+  return impl_->change_settings([capture_all](weft_settings& s) { s.capture_all = capture_all ? 1 : 0; });
+}
+
+Result<std::vector<Counter>> Capture::counters() const {
+  const int cpus = libbpf_num_possible_cpus();
+  if (cpus < 0) return fail_errno(-cpus, "count the CPUs");
+  std::vector<weft_counters> per_cpu(static_cast<std::size_t>(cpus));
+  std::vector<Counter> out;
+  for (std::uint32_t program = 0; program < WEFT_PROGRAMS; ++program) {
+    if (bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.counters), &program, per_cpu.data()) != 0) {
+      return fail_errno(errno, "read the counters");
+    }
+    std::array<std::uint64_t, WEFT_REASONS> sums{};
+    for (const weft_counters& one : per_cpu) {
+      std::array<std::uint64_t, WEFT_REASONS> values{};
+      std::memcpy(values.data(), &one, sizeof values);
+      for (std::size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
+    }
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      out.push_back({kProgramNames[program], verdict_of(i), kReasonWords[i], sums[i]});
+    }
+  }
+  return out;
+}
+
+}  // namespace weft::bpf
