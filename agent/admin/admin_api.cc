@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/admin_api.h"
+
+#include <prometheus/text_serializer.h>
+
+#include <map>
+
+#include "agent/admin/config_dump.h"
+#include "tunnel/base/log.h"
+
+namespace weft::admin {
+namespace {
+
+using nlohmann::json;
+using Sources = std::shared_ptr<const AdminSources>;
+
+HttpResponse json_response(const json& body) {
+  return {.status = 200,
+          .content_type = "application/json",
+          .body = body.dump(2, ' ', false, json::error_handler_t::replace) + "\n"};
+}
+
+HttpResponse text_response(int status, std::string body) {
+  HttpResponse response;
+  response.status = status;
+  response.body = std::move(body) + "\n";
+  return response;
+}
+
+HttpResponse config_dump_of(const AdminSources& sources) {
+  const auto state = sources.state();
+  return json_response(config_dump(state.get(), sources.certificates(), sources.metrics.pods(), sources.connections()));
+}
+
+template <class List>
+HttpResponse list_of(const List& items) {
+  json list = json::array();
+  for (const auto& item : items) list.push_back(to_json(item));
+  return json_response(list);
+}
+
+HttpResponse counters_of(const AdminSources& sources) {
+  auto counters = sources.metrics.counters();
+  if (!counters) return text_response(500, "read the capture counters: " + counters.error().message());
+  json list = json::array();
+  for (const auto& c : *counters) {
+    list.push_back({{"program", c.program}, {"verdict", c.verdict}, {"reason", c.reason}, {"packets", c.packets}});
+  }
+  return json_response(list);
+}
+
+HttpResponse status_of(const AdminSources& sources) {
+  const auto missing = sources.not_ready();
+  const auto state = sources.state();
+  std::map<std::string, int> pods;
+  for (const auto& pod : sources.metrics.pods()) ++pods[pod.state];
+  return json_response({{"version", sources.metrics.version},
+                        {"node", sources.node},
+                        {"ready", missing.empty()},
+                        {"missing", missing},
+                        {"workers", sources.workers},
+                        {"logLevel", log::level()},
+                        {"source", sources.source_status()},
+                        {"pods", pods},
+                        {"workloads", state ? state->workloads().size() : 0},
+                        {"services", state ? state->services().size() : 0},
+                        {"policies", state ? state->policies().size() : 0},
+                        {"certificates", sources.certificates().size()},
+                        {"connections", sources.connections().size()},
+                        {"openFds", open_fds()}});
+}
+
+HttpResponse ready_of(const AdminSources& sources) {
+  const auto missing = sources.not_ready();
+  if (missing.empty()) return text_response(200, "ready");
+  std::string body = "not ready";
+  for (const auto& reason : missing) body += "\n" + reason;
+  return text_response(503, std::move(body));
+}
+
+HttpResponse metrics_of(const AdminSources& sources) {
+  auto families = sources.registry->Collect();
+  for (auto& family : agent_metrics(sources.metrics)) families.push_back(std::move(family));
+  return {.status = 200,
+          .content_type = "text/plain; version=0.0.4; charset=utf-8",
+          .body = prometheus::TextSerializer().Serialize(families)};
+}
+
+HttpResponse logging(const HttpRequest& request, const std::string& level_at_start) {
+  const auto level = request.query.find("level");
+  if (level == request.query.end()) return text_response(200, "level=" + log::level());
+  auto set = log::set_level(level->second == "reset" ? level_at_start : level->second);
+  if (!set) return text_response(400, set.error().message());
+  log::info("log level changed level={}", log::level());
+  return text_response(200, "level=" + log::level());
+}
+
+/// Changes are for processes of this machine: the admin address may be bound to more than loopback for reading.
+HttpHandler from_loopback(HttpHandler handler) {
+  return [handler = std::move(handler)](const HttpRequest& request) {
+    if (!request.from_loopback) return text_response(403, request.path + ": changes are taken from loopback only");
+    return handler(request);
+  };
+}
+
+HttpHandler answer(Sources sources, HttpResponse (*make)(const AdminSources&)) {
+  return [sources = std::move(sources), make](const HttpRequest&) { return make(*sources); };
+}
+
+}  // namespace
+
+HttpRoutes metrics_routes(Sources sources) { return {{{"GET", "/metrics"}, answer(std::move(sources), metrics_of)}}; }
+
+HttpRoutes ready_routes(Sources sources) { return {{{"GET", "/healthz/ready"}, answer(std::move(sources), ready_of)}}; }
+
+HttpRoutes admin_routes(Sources sources) {
+  HttpRoutes routes = metrics_routes(sources);
+  routes.merge(ready_routes(sources));
+  routes[{"GET", "/config_dump"}] = answer(sources, config_dump_of);
+  routes[{"GET", "/counters"}] = answer(sources, counters_of);
+  routes[{"GET", "/status"}] = answer(sources, status_of);
+  routes[{"GET", "/pods"}] = [sources](const HttpRequest&) { return list_of(sources->metrics.pods()); };
+  routes[{"GET", "/connections"}] = [sources](const HttpRequest&) { return list_of(sources->connections()); };
+  routes[{"POST", "/logging"}] =
+      from_loopback([level = log::level()](const HttpRequest& r) { return logging(r, level); });
+  routes[{"POST", "/quitquitquit"}] = from_loopback([sources](const HttpRequest&) {
+    log::info("stop asked for through the admin API");
+    sources->quit();
+    return text_response(200, "shutting down");
+  });
+  return routes;
+}
+
+}  // namespace weft::admin

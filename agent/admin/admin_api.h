@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <prometheus/registry.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/admin/agent_metrics.h"
+#include "agent/admin/http_server.h"
+#include "agent/enrolment.h"
+#include "tunnel/hbone/cert_store.h"
+#include "tunnel/proxy/worker.h"
+#include "tunnel/state/state.h"
+
+namespace weft::admin {
+
+/// What the admin API reads and does. Every function is called from the servers' threads.
+struct AdminSources {
+  std::string node;
+  std::uint32_t workers = 0;
+  std::function<std::shared_ptr<const state::State>()> state;
+  std::function<std::vector<std::shared_ptr<const hbone::TlsIdentity>>()> certificates;
+  std::function<std::vector<proxy::ConnectionInfo>()> connections;
+  std::function<std::vector<std::string>()> not_ready;  ///< what is still missing; empty: ready
+  std::function<std::string()> source_status;           ///< one line about where the configuration comes from
+  std::function<void()> quit;                           ///< begins an orderly stop and returns
+  std::shared_ptr<prometheus::Registry> registry;       ///< the connection metrics
+  MetricSources metrics;                                ///< also the pods and the packet counters
+};
+
+/// The admin address: GET /config_dump, /pods, /connections, /counters, /status, /healthz/ready, /metrics; POST
+/// /logging with ?level=LEVEL (or level=reset), POST /quitquitquit. POST is refused with 403 unless the peer is on
+/// loopback.
+[[nodiscard]] HttpRoutes admin_routes(std::shared_ptr<const AdminSources> sources);
+/// The metrics address: GET /metrics.
+[[nodiscard]] HttpRoutes metrics_routes(std::shared_ptr<const AdminSources> sources);
+/// The readiness address: GET /healthz/ready, 200, or 503 with what is missing, one a line.
+[[nodiscard]] HttpRoutes ready_routes(std::shared_ptr<const AdminSources> sources);
+
+}  // namespace weft::admin

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/agent_metrics.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "tunnel/base/log.h"
+
+namespace weft::admin {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+MetricFamily family(const char* name, const char* help, MetricType type) {
+  MetricFamily made;
+  made.name = name;
+  made.help = help;
+  made.type = type;
+  return made;
+}
+
+using Labels = std::vector<std::pair<std::string, std::string>>;
+
+void add(MetricFamily& to, const Labels& labels, double value) {
+  ClientMetric metric;
+  for (const auto& [name, text] : labels) metric.label.push_back({name, text});
+  if (to.type == MetricType::Counter)
+    metric.counter.value = value;
+  else
+    metric.gauge.value = value;
+  to.metric.push_back(std::move(metric));
+}
+
+MetricFamily single(const char* name, const char* help, MetricType type, double value) {
+  MetricFamily made = family(name, help, type);
+  add(made, {}, value);
+  return made;
+}
+
+MetricFamily packets(const MetricSources& sources) {
+  MetricFamily made =
+      family("weft_bpf_packets_total", "Packets by the capture program that met them, its verdict and its reason",
+             MetricType::Counter);
+  auto counters = sources.counters();
+  if (!counters) {
+    log::warn("capture counters cannot be read error={}", log::quote(counters.error().message()));
+    return made;
+  }
+  for (const auto& c : *counters) {
+    add(made,
+        {{"program", std::string(c.program)}, {"verdict", std::string(c.verdict)}, {"reason", std::string(c.reason)}},
+        static_cast<double>(c.packets));
+  }
+  return made;
+}
+
+}  // namespace
+
+std::size_t open_fds() {
+  std::error_code error;
+  std::filesystem::directory_iterator entries("/proc/self/fd", error);
+  if (error) return 0;
+  const auto count = std::distance(begin(entries), end(entries));
+  return static_cast<std::size_t>(std::max<std::ptrdiff_t>(count - 1, 0));  // without the iterator's own
+}
+
+std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
+  std::vector<MetricFamily> families;
+  families.push_back(packets(sources));
+
+  std::map<std::string, double> by_state{{"enrolled", 0}, {"wired", 0}, {"pending", 0}, {"refused", 0}, {"failed", 0}};
+  for (const auto& pod : sources.pods()) by_state[pod.state] += 1;
+  MetricFamily pods = family("weft_pods", "Wired pods of this node by state", MetricType::Gauge);
+  for (const auto& [state, count] : by_state) add(pods, {{"state", state}}, count);
+  families.push_back(std::move(pods));
+  families.push_back(single("workload_manager_active_proxy_count", "Pods that are in the mesh", MetricType::Gauge,
+                            by_state["enrolled"]));
+  families.push_back(single("workload_manager_pending_proxy_count", "Pods that should be in the mesh and are not yet",
+                            MetricType::Gauge, by_state["pending"] + by_state["failed"]));
+
+  families.push_back(single("weft_registration_requests_total", "Requests of weft-cni", MetricType::Counter,
+                            static_cast<double>(sources.registration_requests())));
+  families.push_back(single("weft_registration_errors_total", "Requests of weft-cni that were refused or failed",
+                            MetricType::Counter, static_cast<double>(sources.registration_errors())));
+  MetricFamily build = family(
+      "istio_build", "The build that runs, under the component name that Istio's dashboards expect", MetricType::Gauge);
+  add(build, {{"component", "ztunnel"}, {"tag", sources.version}}, 1);
+  families.push_back(std::move(build));
+  families.push_back(
+      single("process_open_fds", "Open file descriptors", MetricType::Gauge, static_cast<double>(open_fds())));
+  return families;
+}
+
+}  // namespace weft::admin

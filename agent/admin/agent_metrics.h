@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <prometheus/metric_family.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "agent/enrolment.h"
+#include "bpf/loader.h"
+#include "tunnel/base/error.h"
+
+namespace weft::admin {
+
+/// What the metrics of the agent itself are read from, at each scrape.
+struct MetricSources {
+  std::function<Result<std::vector<bpf::Counter>>()> counters;
+  std::function<std::vector<agent::PodStatus>()> pods;
+  std::function<std::uint64_t()> registration_requests;
+  std::function<std::uint64_t()> registration_errors;
+  std::string version;
+};
+
+/// The agent's own metric families: weft_bpf_packets_total{program,verdict,reason}, weft_pods{state},
+/// weft_registration_requests_total, weft_registration_errors_total, and those that Istio's ztunnel dashboard reads:
+/// istio_build, process_open_fds, workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
+[[nodiscard]] std::vector<prometheus::MetricFamily> agent_metrics(const MetricSources& sources);
+
+/// Descriptors that this process has open, 0 where /proc does not say.
+[[nodiscard]] std::size_t open_fds();
+
+}  // namespace weft::admin

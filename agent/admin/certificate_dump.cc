@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/admin/certificate_dump.h"
+
+#include <openssl/bio.h>
+#include <openssl/bn.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <array>
+#include <ctime>
+#include <memory>
+
+#include "agent/admin/config_dump.h"
+
+namespace weft::admin {
+namespace {
+
+using nlohmann::json;
+
+template <auto Free>
+struct Freed {
+  template <class T>
+  void operator()(T* object) const {
+    Free(object);
+  }
+};
+using Bio = std::unique_ptr<BIO, Freed<BIO_free_all>>;
+using Certificate = std::unique_ptr<X509, Freed<X509_free>>;
+using Number = std::unique_ptr<BIGNUM, Freed<BN_free>>;
+
+std::string base64(const std::string& text) {
+  std::string out(4 * ((text.size() + 2) / 3) + 1, '\0');
+  const int n = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
+  out.resize(static_cast<std::size_t>(n));
+  return out;
+}
+
+std::string pem_of(X509* certificate) {
+  const Bio out(BIO_new(BIO_s_mem()));
+  if (!out || PEM_write_bio_X509(out.get(), certificate) != 1) return "";
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(out.get(), &data);
+  return {data, static_cast<std::size_t>(size)};
+}
+
+std::string serial_of(X509* certificate) {
+  const Number number(ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), nullptr));
+  char* text = number ? BN_bn2dec(number.get()) : nullptr;
+  std::string serial = text != nullptr ? text : "";
+  OPENSSL_free(text);
+  return serial;
+}
+
+std::string time_of(const ASN1_TIME* time) {
+  std::tm parts{};
+  if (ASN1_TIME_to_tm(time, &parts) != 1) return "";
+  return rfc3339(std::chrono::system_clock::from_time_t(::timegm(&parts)));
+}
+
+}  // namespace
+
+std::string rfc3339(WallTime time) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
+  std::tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  std::array<char, 32> text{};
+  const std::size_t n = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return {text.data(), n};
+}
+
+json certificates_in(const std::string& pem) {
+  json list = json::array();
+  const Bio in(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  while (in) {
+    const Certificate certificate(PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr));
+    if (!certificate) break;
+    list.push_back({{"pem", base64(pem_of(certificate.get()))},
+                    {"serialNumber", serial_of(certificate.get())},
+                    {"validFrom", time_of(X509_get0_notBefore(certificate.get()))},
+                    {"expirationTime", time_of(X509_get0_notAfter(certificate.get()))}});
+  }
+  ERR_clear_error();
+  return list;
+}
+
+json to_json(const hbone::TlsIdentity& certificate) {
+  const auto& bundle = certificate.bundle();
+  return {{"identity", bundle.identity.to_uri()},
+          {"state", "Available"},
+          {"certChain", certificates_in(bundle.certificate_pem + "\n" + bundle.chain_pem)},
+          {"rootCerts", certificates_in(bundle.roots_pem)}};
+}
+
+}  // namespace weft::admin

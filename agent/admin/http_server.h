@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "tunnel/base/error.h"
+#include "tunnel/base/ip.h"
+
+namespace weft::admin {
+
+struct HttpRequest {
+  std::string method, path;
+  std::map<std::string, std::string> query;  ///< the first value of each
+  bool from_loopback = false;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string content_type = "text/plain; charset=utf-8";
+  std::string body;
+};
+
+using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
+/// By method and exact path.
+using HttpRoutes = std::map<std::pair<std::string, std::string>, HttpHandler>;
+
+/// A small HTTP/1.1 server (cpp-httplib) for people and scrapers: two threads, short timeouts, no request bodies to
+/// speak of. Handlers run on its threads.
+class HttpServer {
+ public:
+  /// Binds, then serves. Errors: kUnavailable naming the address that is taken or does not exist.
+  static Result<std::unique_ptr<HttpServer>> start(const std::string& name, const Endpoint& address, HttpRoutes routes);
+  ~HttpServer();
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  /// The address with the port that was given where it was 0.
+  [[nodiscard]] Endpoint address() const;
+
+ private:
+  struct Impl;
+  explicit HttpServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// GET or POST of "http://ADDRESS:PORT", for weftctl and tests. Errors: kUnavailable (nobody answers there), kTimeout.
+Result<HttpResponse> http_request(const Endpoint& address, const std::string& method, const std::string& path_and_query,
+                                  int timeout_ms);
+
+}  // namespace weft::admin

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cli/output.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace weft::cli {
+namespace {
+
+using nlohmann::json;
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string or_dash(std::string text) { return text.empty() ? "-" : text; }
+
+std::string text_of(const json& object, const char* key) { return object.at(key).get<std::string>(); }
+
+std::string number_of(const json& object, const char* key) {
+  return std::to_string(object.at(key).get<std::uint64_t>());
+}
+
+std::string joined(const json& list) {
+  std::string text;
+  for (const auto& item : list) text += (text.empty() ? "" : ",") + item.get<std::string>();
+  return or_dash(text);
+}
+
+template <class... Args>
+std::string format(const char* pattern, Args... args) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, pattern, args...);
+  return buffer;
+}
+
+/// nlohmann's exceptions end here.
+template <class Make>
+Result<std::string> understood(const char* what, Make make) {
+  try {
+    return make();
+  } catch (const json::exception& e) {
+    return fail(ErrorCode::kInvalid, std::string("the agent's answer about ") + what + ": " + e.what() +
+                                         " (are weftctl and weft-agent of different versions?)");
+  }
+}
+
+}  // namespace
+
+std::string table(const std::vector<std::string>& header, const Rows& rows) {
+  std::vector<std::size_t> width(header.size(), 0);
+  const auto measure = [&width](const std::vector<std::string>& row) {
+    for (std::size_t i = 0; i < row.size() && i < width.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  };
+  measure(header);
+  for (const auto& row : rows) measure(row);
+  std::string out;
+  const auto print = [&](const std::vector<std::string>& row) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size() && i < width.size(); ++i) {
+      line += row[i] + std::string(width[i] - row[i].size() + 2, ' ');
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  };
+  print(header);
+  for (const auto& row : rows) print(row);
+  return out;
+}
+
+std::string human_bytes(double bytes) {
+  const char* unit = "";
+  for (const char* next : {"K", "M", "G", "T"}) {
+    if (bytes < 1024) break;
+    bytes /= 1024;
+    unit = next;
+  }
+  return format(*unit == '\0' ? "%.0f%s" : "%.1f%s", bytes, unit);
+}
+
+Result<std::string> status_table(const json& status) {
+  return understood("its status", [&] {
+    std::string pods;
+    for (const auto& [state, count] : status.at("pods").items()) {
+      pods += (pods.empty() ? "" : ", ") + std::to_string(count.get<int>()) + " " + state;
+    }
+    const bool ready = status.at("ready").get<bool>();
+    std::string out;
+    const auto line = [&out](const char* name, const std::string& value) {
+      out += std::string(name) + std::string(16 - std::string_view(name).size(), ' ') + value + "\n";
+    };
+    line("node", text_of(status, "node"));
+    line("version", text_of(status, "version"));
+    line("ready", ready ? "yes" : "no");
+    for (const auto& missing : status.at("missing")) line("  missing", missing.get<std::string>());
+    line("pods", pods.empty() ? "none" : pods);
+    line("connections", number_of(status, "connections"));
+    line("configuration", text_of(status, "source"));
+    line("workloads", number_of(status, "workloads"));
+    line("services", number_of(status, "services"));
+    line("policies", number_of(status, "policies"));
+    line("certificates", number_of(status, "certificates"));
+    line("workers", number_of(status, "workers"));
+    line("open fds", number_of(status, "openFds"));
+    line("log level", text_of(status, "logLevel"));
+    return out;
+  });
+}
+
+Result<std::string> pods_table(const json& pods) {
+  return understood("its pods", [&] {
+    Rows rows;
+    for (const auto& pod : pods) {
+      rows.push_back({text_of(pod, "namespace") + "/" + text_of(pod, "name"), text_of(pod, "state"),
+                      joined(pod.at("addresses")), number_of(pod, "slot"), pod.at("guarded").get<bool>() ? "yes" : "no",
+                      text_of(pod, "inboundPlaintext"), or_dash(text_of(pod, "identity")),
+                      or_dash(text_of(pod, "reason"))});
+    }
+    return table({"POD", "STATE", "ADDRESSES", "SLOT", "GUARDED", "PLAINTEXT", "IDENTITY", "REASON"}, rows);
+  });
+}
+
+Result<std::string> connections_table(const json& connections) {
+  return understood("its connections", [&] {
+    Rows rows;
+    for (const auto& c : connections) {
+      rows.push_back({text_of(c, "pod"), text_of(c, "direction"), text_of(c, "source"), text_of(c, "destination"),
+                      or_dash(c.value("hbone", "")), or_dash(text_of(c, "service")),
+                      human_bytes(c.at("bytesSent").get<double>()), human_bytes(c.at("bytesReceived").get<double>()),
+                      format("%.1fs", c.at("ageSeconds").get<double>())});
+    }
+    return table({"POD", "DIRECTION", "SOURCE", "DESTINATION", "TUNNEL", "SERVICE", "SENT", "RECEIVED", "AGE"}, rows);
+  });
+}
+
+json drops_of(const json& counters) {
+  json drops = json::array();
+  for (const auto& c : counters) {
+    if (c.value("verdict", "") == "drop" && c.value("packets", std::uint64_t{0}) > 0) drops.push_back(c);
+  }
+  std::stable_sort(drops.begin(), drops.end(), [](const json& a, const json& b) {
+    return a["packets"].get<std::uint64_t>() > b["packets"].get<std::uint64_t>();
+  });
+  return drops;
+}
+
+Result<std::string> drops_table(const json& counters) {
+  return understood("its counters", [&]() -> std::string {
+    Rows rows;
+    for (const auto& c : drops_of(counters)) {
+      rows.push_back({text_of(c, "program"), text_of(c, "reason"), number_of(c, "packets")});
+    }
+    if (rows.empty()) return "nothing was dropped\n";
+    return table({"PROGRAM", "REASON", "PACKETS"}, rows);
+  });
+}
+
+}  // namespace weft::cli

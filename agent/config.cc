@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/config.h"
+
+#include <sched.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "agent/version.h"
+#include "bpf/shared.h"
+
+namespace weft::agent {
+namespace {
+
+constexpr std::uint32_t kDefaultWorkersMax = 4;
+
+/// Strings as CLI11 fills them, before they are checked.
+struct Raw {
+  std::string admin = "127.0.0.1:15000";
+  std::string metrics = "0.0.0.0:15020";
+  std::string ready = "0.0.0.0:15021";
+  std::string log_format = "text";
+  std::int64_t drain_timeout_ms = 5'000;
+};
+
+void add_options(CLI::App& app, Config& config, Raw& raw) {
+  const auto option = [&app](const char* flag, auto& value, const char* environment, const char* help) {
+    return app.add_option(flag, value, help)->envname(environment)->capture_default_str();
+  };
+  option("--local-config", config.local_config, "WEFT_LOCAL_CONFIG",
+         "mesh configuration: a file in ztunnel's local format")
+      ->required();
+  option("--node", config.node, "WEFT_NODE", "name of this node, as the workloads' `node` field spells it")->required();
+  option("--socket", config.socket, "WEFT_SOCKET", "where weft-cni finds the agent");
+  option("--bpf-root", config.bpf_root, "WEFT_BPF_ROOT", "where programs and maps are pinned; below a mounted bpffs");
+  option("--ca-dir", config.ca_dir, "WEFT_CA_DIR", "the mesh's CA, made by `weftctl ca init DIR`");
+  option("--run-dir", config.run_dir, "WEFT_RUN_DIR", "registration records; on a tmpfs");
+  option("--admin", raw.admin, "WEFT_ADMIN", "admin API; changes are taken from loopback only");
+  option("--metrics", raw.metrics, "WEFT_METRICS", "GET /metrics");
+  option("--ready", raw.ready, "WEFT_READY", "GET /healthz/ready");
+  option("--workers", config.workers, "WEFT_WORKERS", "data threads; default: the usable cores, at most 4");
+  option("--max-pods", config.max_pods, "WEFT_MAX_PODS", "pods of this node that can be wired");
+  option("--max-destinations", config.max_destinations, "WEFT_MAX_DESTINATIONS",
+         "mesh addresses that can be told apart; beyond that everything is captured");
+  option("--cluster-id", config.cluster_id, "WEFT_CLUSTER_ID", "the cluster's name in telemetry and headers");
+  option("--network", config.network, "WEFT_NETWORK",
+         "the network this node is in; workloads of it are reached directly");
+  option("--log-level", config.log_level, "WEFT_LOG_LEVEL", "error, warn, info, debug, trace or off");
+  option("--log-format", raw.log_format, "WEFT_LOG_FORMAT", "text or json");
+  option("--drain-timeout-ms", raw.drain_timeout_ms, "WEFT_DRAIN_TIMEOUT_MS",
+         "how long connections may live on after SIGTERM");
+  app.set_version_flag("--version", std::string("weft-agent ") + kVersion);
+}
+
+Result<Endpoint> endpoint(const char* flag, const std::string& text) {
+  auto parsed = Endpoint::parse(text);
+  if (parsed) return parsed;
+  return fail(ErrorCode::kInvalid,
+              std::string(flag) + ": \"" + text + "\": expected ADDRESS:PORT, such as 127.0.0.1:15000");
+}
+
+Failure bad(const char* flag, const std::string& found, const std::string& expected) {
+  return fail(ErrorCode::kInvalid, std::string(flag) + ": \"" + found + "\": expected " + expected);
+}
+
+Result<void> check(Config& config, const Raw& raw) {
+  for (auto [flag, text, into] : {std::tuple{"--admin", &raw.admin, &config.admin},
+                                  {"--metrics", &raw.metrics, &config.metrics},
+                                  {"--ready", &raw.ready, &config.ready}}) {
+    auto parsed = endpoint(flag, *text);
+    if (!parsed) return Failure(parsed.error());
+    *into = *parsed;
+  }
+  if (config.node.empty()) return bad("--node", config.node, "the node's name");
+  if (config.local_config.empty()) return bad("--local-config", config.local_config, "a file");
+  if (config.ca_dir.empty()) {
+    return bad("--ca-dir", config.ca_dir, "a directory with the mesh's CA (make one with `weftctl ca init DIR`)");
+  }
+  for (auto [flag, text] :
+       {std::pair{"--socket", &config.socket}, {"--bpf-root", &config.bpf_root}, {"--run-dir", &config.run_dir}}) {
+    if (text->empty() || text->front() != '/') return bad(flag, *text, "an absolute path");
+  }
+  if (config.workers == 0 || config.workers > WEFT_MAX_WORKERS) {
+    return bad("--workers", std::to_string(config.workers), "1 to " + std::to_string(WEFT_MAX_WORKERS));
+  }
+  if (config.max_pods == 0 || config.max_pods > 65536) {
+    return bad("--max-pods", std::to_string(config.max_pods), "1 to 65536");
+  }
+  if (config.max_destinations == 0) return bad("--max-destinations", "0", "at least 1");
+  constexpr const char* kLevels[] = {"error", "warn", "info", "debug", "trace", "off"};
+  if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {
+    return bad("--log-level", config.log_level, "error, warn, info, debug, trace or off");
+  }
+  if (raw.log_format != "text" && raw.log_format != "json") return bad("--log-format", raw.log_format, "text or json");
+  config.log_format = raw.log_format == "json" ? log::Format::kJson : log::Format::kText;
+  if (raw.drain_timeout_ms < 0 || raw.drain_timeout_ms > 86'400'000) {
+    return bad("--drain-timeout-ms", std::to_string(raw.drain_timeout_ms), "0 to 86400000");
+  }
+  config.drain_timeout = milliseconds(raw.drain_timeout_ms);
+  return {};
+}
+
+}  // namespace
+
+std::uint32_t default_workers() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) < 0) return 1;
+  return std::clamp(static_cast<std::uint32_t>(CPU_COUNT(&set)), 1U, kDefaultWorkersMax);
+}
+
+Result<std::variant<Config, Shown>> parse_config(int argc, const char* const* argv) {
+  Config config;
+  Raw raw;
+  config.workers = default_workers();
+  CLI::App app{
+      "weft-agent: the node agent of Weft. Captures the mesh pods of this node and carries their traffic in mTLS.\n"
+      "Ends with 0 after SIGTERM or SIGINT, with 1 when it cannot start or cannot go on."};
+  app.name("weft-agent");
+  add_options(app, config, raw);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return std::variant<Config, Shown>(Shown{app.help()});
+  } catch (const CLI::CallForVersion&) {
+    return std::variant<Config, Shown>(Shown{app.version() + "\n"});
+  } catch (const CLI::ParseError& e) {
+    return fail(ErrorCode::kInvalid, std::string(e.what()) + " (see weft-agent --help)");
+  }
+  if (auto checked = check(config, raw); !checked) return Failure(checked.error());
+  return std::variant<Config, Shown>(std::move(config));
+}
+
+}  // namespace weft::agent

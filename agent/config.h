@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+
+#include "tunnel/base/clock.h"
+#include "tunnel/base/error.h"
+#include "tunnel/base/ip.h"
+#include "tunnel/base/log.h"
+
+namespace weft::agent {
+
+/// What weft-agent was started with: flags, or WEFT_* in the environment, of which the flag wins.
+struct Config {
+  std::string local_config;
+  std::string node;
+  std::string socket = "/run/weft/agent.sock";
+  std::string bpf_root = "/sys/fs/bpf/weft";
+  std::string ca_dir = "/etc/weft/ca";
+  std::string run_dir = "/run/weft";
+  Endpoint admin, metrics, ready;
+  std::uint32_t workers = 1;
+  std::uint32_t max_pods = 512;
+  std::uint32_t max_destinations = 65536;
+  std::string cluster_id = "Kubernetes";
+  std::string network;
+  std::string log_level = "info";
+  log::Format log_format = log::Format::kText;
+  milliseconds drain_timeout{5'000};  ///< how long connections may live on after a signal to stop
+};
+
+/// The text of --help or --version, which end the process well.
+struct Shown {
+  std::string text;
+};
+
+/// Reads the command line and the environment. Pure but for getenv. Errors: kInvalid naming the flag, what was found
+/// and what was expected.
+Result<std::variant<Config, Shown>> parse_config(int argc, const char* const* argv);
+
+/// The cores that this process may use, at most 4.
+[[nodiscard]] std::uint32_t default_workers();
+
+}  // namespace weft::agent

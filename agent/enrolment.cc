@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/enrolment.h"
+
+#include <algorithm>
+#include <set>
+
+#include "tunnel/base/log.h"
+
+namespace weft::agent {
+namespace {
+
+template <class T>
+std::vector<T> union_of(const std::vector<T>& a, const std::vector<T>& b) {
+  std::vector<T> both;
+  std::set_union(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(both));
+  return both;
+}
+
+}  // namespace
+
+Enrolment::Enrolment(EnrolmentConfig config, CaptureMaps& capture, DataPlane& data_plane, NetnsAccess& netns,
+                     RegistrationRecords records, WantIdentities want)
+    : config_(std::move(config)),
+      capture_(capture),
+      data_plane_(data_plane),
+      netns_(netns),
+      records_(std::move(records)),
+      want_(std::move(want)) {}
+
+Enrolment::~Enrolment() { stop(); }
+
+Result<void> Enrolment::start() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto closed = capture_.set_capture_all(true); !closed) return closed;
+    if (auto adopted = adopt(); !adopted) return adopted;
+  }
+  sweeper_ = std::thread([this] { run_sweeps(); });
+  return {};
+}
+
+void Enrolment::stop() {
+  {
+    const std::lock_guard lock(sweep_mutex_);
+    stopping_ = true;
+  }
+  sweep_wake_.notify_all();
+  if (sweeper_.joinable()) sweeper_.join();
+}
+
+void Enrolment::run_sweeps() {
+  std::unique_lock lock(sweep_mutex_);
+  while (!sweep_wake_.wait_for(lock, config_.sweep_interval, [this] { return stopping_; })) {
+    lock.unlock();
+    sweep();
+    lock.lock();
+  }
+}
+
+Result<void> Enrolment::write_pod(const Attachment& attachment) {
+  const Registration& r = attachment.registration;
+  return capture_.set_pod({.slot = r.slot,
+                           .addresses = r.addresses,
+                           .host_ifindex = r.host_ifindex,
+                           .enrolled = r.enrolled,
+                           .inbound = attachment.inbound});
+}
+
+Result<void> Enrolment::wire(Attachment& attachment) {
+  attachment.registration.enrolled = false;
+  attachment.registration.workload_uid.clear();
+  attachment.inbound = bpf::InboundPlaintext::kPass;
+  attachment.listening = false;
+  return write_pod(attachment);
+}
+
+/// Listeners first, so that a pod that becomes enrolled finds them; the workers last, because what is in the accept
+/// queue by then waits for them.
+Result<void> Enrolment::enrol(Attachment& attachment, const std::string& workload_uid, bpf::InboundPlaintext inbound) {
+  Registration& r = attachment.registration;
+  r.enrolled = true;
+  r.workload_uid = workload_uid;
+  attachment.inbound = inbound;
+  attachment.listening = false;
+  auto listeners = netns_.open_listeners(attachment.netns->get(), data_plane_.workers());
+  if (!listeners) return Failure(listeners.error());
+  for (std::uint32_t worker = 0; worker < listeners->size(); ++worker) {
+    const auto& own = (*listeners)[worker];
+    for (const auto& [kind, fd] : {std::pair{bpf::Listener::kOutbound, own.outbound.get()},
+                                   {bpf::Listener::kInboundHbone, own.inbound_hbone.get()},
+                                   {bpf::Listener::kInboundPlaintext, own.inbound_plaintext.get()}}) {
+      if (auto set = capture_.set_listener(r.slot, kind, worker, fd); !set) return set;
+    }
+  }
+  if (auto written = write_pod(attachment); !written) return written;
+  auto pod = std::make_shared<proxy::PodContext>();
+  pod->slot = r.slot;
+  pod->namespace_name = r.pod_namespace;
+  pod->name = r.pod_name;
+  pod->workload_uid = workload_uid;
+  pod->addresses = r.addresses;
+  pod->netns = attachment.netns;
+  data_plane_.add_pod(std::move(pod), std::move(*listeners));
+  attachment.listening = true;
+  return {};
+}
+
+void Enrolment::save(const Attachment& attachment) {
+  if (auto saved = records_.save(attachment.registration); !saved) {
+    log::error("registration record not written, after a restart the pod would not be found pod={} error={}",
+               attachment.registration.pod(), log::quote(saved.error().message()));
+  }
+}
+
+void Enrolment::enrol_live(Attachment& attachment, const Decision& decision) {
+  const std::string pod = attachment.registration.pod();
+  if (auto enrolled = enrol(attachment, decision.workload->uid, decision.inbound); !enrolled) {
+    attachment.reason = enrolled.error().message();
+    log::error("enrolment failed, the pod's mesh traffic is dropped until it works pod={} error={}", pod,
+               log::quote(attachment.reason));
+    if (auto closed = write_pod(attachment); !closed) {
+      log::error("capture entry not written pod={} error={}", pod, log::quote(closed.error().message()));
+    }
+  } else {
+    log::info("pod enrolled pod={} slot={} workload={}", pod, attachment.registration.slot, decision.workload->uid);
+  }
+  save(attachment);
+}
+
+void Enrolment::unenrol_live(Attachment& attachment) {
+  const Registration& r = attachment.registration;
+  if (auto wired = wire(attachment); !wired) {
+    log::error("capture entry not written pod={} error={}", r.pod(), log::quote(wired.error().message()));
+  }
+  if (!data_plane_.remove_pod(r.slot, config_.remove_timeout)) {
+    log::warn("workers slow to let a pod go pod={} timeout_ms={}", r.pod(), config_.remove_timeout.count());
+  }
+  log::info("pod no longer enrolled pod={} reason={}", r.pod(), log::quote(attachment.reason));
+  save(attachment);
+}
+
+void Enrolment::set_inbound(Attachment& attachment, bpf::InboundPlaintext inbound) {
+  if (attachment.inbound == inbound) return;
+  attachment.inbound = inbound;
+  if (auto written = write_pod(attachment); !written) {
+    log::error("capture entry not written pod={} error={}", attachment.registration.pod(),
+               log::quote(written.error().message()));
+  }
+}
+
+/// Makes a live pod what the decision says. A pod whose workload now has other addresses stays what it is: neither
+/// taken out of the mesh nor given an identity that may not be its own.
+void Enrolment::reconcile(Attachment& attachment, const Decision& decision) {
+  const bool changed = attachment.kind != decision.kind;
+  attachment.kind = decision.kind;
+  attachment.reason = decision.reason;
+  const Registration& r = attachment.registration;
+  switch (decision.kind) {
+    case Decision::Kind::kEnrol:
+      if (r.enrolled && attachment.listening && r.workload_uid == decision.workload->uid) {
+        set_inbound(attachment, decision.inbound);
+      } else {
+        enrol_live(attachment, decision);
+      }
+      break;
+    case Decision::Kind::kPlain:
+      if (r.enrolled) unenrol_live(attachment);
+      break;
+    case Decision::Kind::kRefused:
+      if (changed)
+        log::warn("workload does not fit the pod pod={} enrolled={} reason={}", r.pod(), r.enrolled,
+                  log::quote(decision.reason));
+      break;
+    case Decision::Kind::kPending:
+      break;
+  }
+}
+
+std::vector<std::string> Enrolment::forget(Attachments::iterator position) {
+  std::vector<std::string> notes;
+  const Registration& r = position->second.registration;
+  if (!data_plane_.remove_pod(r.slot, config_.remove_timeout)) {
+    notes.push_back("pod " + r.pod() + ": a worker did not let it go within " +
+                    std::to_string(config_.remove_timeout.count()) + " ms");
+  }
+  if (auto removed = capture_.remove_pod(r.slot); !removed) notes.push_back(removed.error().message());
+  if (auto removed = records_.remove(r.key); !removed) notes.push_back(removed.error().message());
+  log::info("pod removed pod={} slot={}", r.pod(), r.slot);
+  for (const auto& note : notes) log::warn("pod removed with a problem pod={} problem={}", r.pod(), log::quote(note));
+  attachments_.erase(position);
+  return notes;
+}
+
+bool Enrolment::gone(const Attachment& attachment) {
+  const Registration& r = attachment.registration;
+  auto fd = netns_.open(r.netns_path);
+  if (!fd) return fd.error().code == ErrorCode::kNotFound;
+  auto id = netns_.identify(fd->get());
+  return id ? !id->same(r.netns_id) : id.error().code == ErrorCode::kInvalid;
+}
+
+void Enrolment::sweep() {
+  const std::lock_guard lock(mutex_);
+  for (auto it = attachments_.begin(); it != attachments_.end();) {
+    const auto current = it++;
+    if (current->second.path_watched && gone(current->second)) {
+      log::info("netns is gone, dropping the pod pod={} netns={}", current->second.registration.pod(),
+                current->second.registration.netns_path);
+      forget(current);
+    }
+  }
+  if (!state_) return;
+  if (capture_all_) set_destinations(destinations_);
+  for (auto& [key, attachment] : attachments_) {
+    if (attachment.registration.enrolled && !attachment.listening) {
+      reconcile(attachment, decide(state_.get(), attachment.registration.facts(), config_.node));
+    }
+  }
+  update_wanted();
+}
+
+/// What policies check from this snapshot on must be on its way to the agent before the workers learn of it.
+void Enrolment::raise_checks() {
+  for (auto& [key, attachment] : attachments_) {
+    if (!attachment.registration.enrolled) continue;
+    const Decision decision = decide(state_.get(), attachment.registration.facts(), config_.node);
+    if (decision.kind == Decision::Kind::kEnrol && decision.inbound != bpf::InboundPlaintext::kPass) {
+      set_inbound(attachment, decision.inbound);
+    }
+  }
+}
+
+/// On success only these destinations are captured; otherwise everything is.
+void Enrolment::set_destinations(const state::State::MeshAddresses& wanted) {
+  auto written = capture_.set_destinations(wanted.addresses, wanted.cidrs);
+  // Too many: Capture itself captures everything then.
+  const bool closed = !written && written.error().code != ErrorCode::kUnavailable;
+  if (!written) log::warn("mesh destinations: everything is captured error={}", log::quote(written.error().message()));
+  if (closed == capture_all_) return;
+  if (auto set = capture_.set_capture_all(closed); !set) {
+    log::error("capture setting not written error={}", log::quote(set.error().message()));
+    return;
+  }
+  capture_all_ = closed;
+}
+
+void Enrolment::apply(std::shared_ptr<const state::State> state) {
+  const std::lock_guard lock(mutex_);
+  auto wanted = state->mesh_addresses();
+  const state::State::MeshAddresses both{union_of(destinations_.addresses, wanted.addresses),
+                                         union_of(destinations_.cidrs, wanted.cidrs)};
+  const bool first = !state_;
+  state_ = std::move(state);
+  destinations_ = std::move(wanted);
+  if (!first) set_destinations(both);
+  raise_checks();
+  data_plane_.set_state(state_);
+  for (auto& [key, attachment] : attachments_) {
+    reconcile(attachment, decide(state_.get(), attachment.registration.facts(), config_.node));
+  }
+  set_destinations(destinations_);
+  update_wanted();
+}
+
+void Enrolment::update_wanted() {
+  std::set<state::Identity> wanted;
+  for (const auto& [key, attachment] : attachments_) {
+    if (!state_ || !attachment.registration.enrolled) continue;
+    if (auto workload = state_->workload_by_uid(attachment.registration.workload_uid))
+      wanted.insert(workload->identity());
+  }
+  std::vector<state::Identity> list(wanted.begin(), wanted.end());
+  if (list == wanted_) return;
+  wanted_ = std::move(list);
+  want_(wanted_);
+}
+
+std::vector<PodStatus> Enrolment::pods() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<PodStatus> all;
+  for (const auto& [key, attachment] : attachments_) {
+    const Registration& r = attachment.registration;
+    PodStatus status{
+        .registration = r, .state = "wired", .identity = "", .inbound = "pass", .reason = attachment.reason};
+    if (r.enrolled) status.state = attachment.listening ? "enrolled" : "failed";
+    if (attachment.kind == Decision::Kind::kPending) status.state = "pending";
+    if (attachment.kind == Decision::Kind::kRefused) status.state = "refused";
+    if (attachment.inbound == bpf::InboundPlaintext::kCheck) status.inbound = "check";
+    if (attachment.inbound == bpf::InboundPlaintext::kDrop) status.inbound = "drop";
+    if (auto workload = state_ ? state_->workload_by_uid(r.workload_uid) : nullptr) {
+      status.identity = workload->identity().to_uri();
+    }
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+std::shared_ptr<const state::State> Enrolment::state() const {
+  const std::lock_guard lock(mutex_);
+  return state_;
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "agent/attachment.h"
+#include "agent/capture_maps.h"
+#include "agent/data_plane.h"
+#include "agent/netns.h"
+#include "agent/registration_records.h"
+#include "cni-plugin/registration.h"
+#include "tunnel/state/state.h"
+
+namespace weft::agent {
+
+struct EnrolmentConfig {
+  std::string node;
+  std::uint32_t max_pods = 512;        ///< slots
+  milliseconds remove_timeout{3'000};  ///< for the workers to let a pod go
+  milliseconds sweep_interval{5'000};  ///< between looks at whether the netns are still there
+};
+
+/// One wired pod, for people and metrics.
+struct PodStatus {
+  Registration registration;
+  std::string state;  ///< "enrolled", "wired", "pending", "refused", "failed"
+  std::string identity;
+  std::string inbound;  ///< "pass", "check", "drop"
+  std::string reason;
+};
+
+/// The wired pods of this node: takes registrations, decides which pods are in the mesh, and keeps the capture maps,
+/// the workers and the records on disk in step. Thread-safe; one lock, held while the workers let a pod go (bounded by
+/// remove_timeout). Fails closed: a pod that should be in the mesh and cannot be given its listeners is marked enrolled
+/// all the same, so that its mesh traffic is dropped, and tried again at the next sweep.
+class Enrolment {
+ public:
+  /// Told the identities of the enrolled pods whenever they change; called under the lock, must not call back.
+  using WantIdentities = std::function<void(const std::vector<state::Identity>&)>;
+
+  /// Borrows the first three, which outlive it.
+  Enrolment(EnrolmentConfig config, CaptureMaps& capture, DataPlane& data_plane, NetnsAccess& netns,
+            RegistrationRecords records, WantIdentities want);
+  ~Enrolment();
+  Enrolment(const Enrolment&) = delete;
+  Enrolment& operator=(const Enrolment&) = delete;
+
+  /// Captures everything until the first snapshot, takes up the pods that an earlier agent registered, each verified
+  /// against its netns, and starts the sweeps. Errors: the maps or the records cannot be read or written.
+  Result<void> start();
+  /// Ends the sweeps. Pods stay as they are, so that capture stays closed.
+  void stop();
+
+  /// Carries out one request of weft-cni.
+  cni::Reply handle(cni::Request request);
+
+  /// The new snapshot: makes new mesh destinations captured, posts it to the workers, enrols and un-enrols, and only
+  /// then lets old destinations go.
+  void apply(std::shared_ptr<const state::State> state);
+
+  /// Drops pods whose netns is gone, and tries again what failed. Called by the timer, and by tests.
+  void sweep();
+
+  [[nodiscard]] std::vector<PodStatus> pods() const;
+  [[nodiscard]] std::shared_ptr<const state::State> state() const;
+
+ private:
+  using Attachments = std::map<cni::AttachmentKey, Attachment>;
+
+  // Requests; under the lock.
+  cni::Reply register_pod(cni::Request request);
+  cni::Reply unregister_pod(const cni::AttachmentKey& key);
+  cni::Reply check(const cni::Request& request);
+  cni::Reply gc(const std::vector<cni::AttachmentKey>& valid);
+  cni::Reply status() const;
+  Result<Registration> registration_of(const cni::Request& request);
+  Result<void> add(Attachment attachment, const Decision& decision);
+  void replace_overlapping(const Registration& registration);
+  [[nodiscard]] Result<std::uint32_t> free_slot() const;
+
+  // One pod; under the lock.
+  Result<void> enrol(Attachment& attachment, const std::string& workload_uid, bpf::InboundPlaintext inbound);
+  Result<void> wire(Attachment& attachment);
+  Result<void> write_pod(const Attachment& attachment);
+  void reconcile(Attachment& attachment, const Decision& decision);
+  void enrol_live(Attachment& attachment, const Decision& decision);
+  void unenrol_live(Attachment& attachment);
+  void set_inbound(Attachment& attachment, bpf::InboundPlaintext inbound);
+  void save(const Attachment& attachment);
+  /// Takes the pod from the workers, the maps and the disk.
+  std::vector<std::string> forget(Attachments::iterator position);
+  [[nodiscard]] bool gone(const Attachment& attachment);
+
+  // Everything; under the lock.
+  Result<void> adopt();
+  Result<std::optional<Attachment>> adopt_one(Registration registration);
+  Result<void> drop_strangers();
+  void raise_checks();
+  void set_destinations(const state::State::MeshAddresses& wanted);
+  void update_wanted();
+
+  void run_sweeps();
+
+  const EnrolmentConfig config_;
+  CaptureMaps& capture_;
+  DataPlane& data_plane_;
+  NetnsAccess& netns_;
+  const RegistrationRecords records_;
+  const WantIdentities want_;
+
+  mutable std::mutex mutex_;
+  Attachments attachments_;
+  std::shared_ptr<const state::State> state_;  ///< null before the first
+  state::State::MeshAddresses destinations_;   ///< of state_
+  bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
+  std::vector<state::Identity> wanted_;
+
+  std::mutex sweep_mutex_;
+  std::condition_variable sweep_wake_;
+  bool stopping_ = false;
+  std::thread sweeper_;
+};
+
+}  // namespace weft::agent

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bpf/loader.h"
+#include "tunnel/base/ip.h"
+#include "tunnel/state/state.h"
+
+namespace weft::agent {
+
+/// What is known of a wired pod.
+struct PodFacts {
+  std::string namespace_name, name;
+  std::vector<IpAddress> addresses;
+};
+
+/// Whether a wired pod belongs to the mesh.
+struct Decision {
+  enum class Kind {
+    kEnrol,    ///< it is `workload`
+    kPlain,    ///< it is wired and left alone
+    kRefused,  ///< it says it is a workload and cannot be: its addresses are others
+    kPending,  ///< nothing was heard from the control plane yet: captured, and its connections wait
+  } kind = Kind::kPlain;
+  state::WorkloadPtr workload;  ///< set for kEnrol and kRefused
+  bpf::InboundPlaintext inbound = bpf::InboundPlaintext::kPass;
+  std::string reason;  ///< in words, for people
+};
+
+/// The policy of enrolment. Pure. A pod is enrolled when its namespace/name is a workload with protocol HBONE whose
+/// node is `node` or empty; a workload that terminates HBONE itself, or that lives in the host's network, is not.
+/// `state` is null before the first one.
+[[nodiscard]] Decision decide(const state::State* state, const PodFacts& pod, std::string_view node);
+
+}  // namespace weft::agent

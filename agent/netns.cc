@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/netns.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/nsfs.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <cerrno>
+#include <optional>
+#include <system_error>
+#include <thread>
+
+#include "tunnel/base/sys.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+
+namespace weft::agent {
+namespace {
+
+/// The kernel caps it at net.core.somaxconn of the pod's netns.
+constexpr int kBacklog = 65535;
+
+bool is_netns(int fd) {
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) < 0 || fs.f_type != NSFS_MAGIC) return false;
+  return ::ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET;
+}
+
+/// The calling thread's netns cookie, 0 where the kernel has none.
+std::uint64_t own_cookie() {
+  const Fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  std::uint64_t cookie = 0;
+  socklen_t length = sizeof cookie;
+  if (!probe || ::getsockopt(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) < 0) return 0;
+  return cookie;
+}
+
+Result<Fd> listener_of(int family) {
+  auto fd = sys::socket(family, SOCK_STREAM);
+  if (!fd) return fd;
+  const bool v6 = family == AF_INET6;
+  // Transparent before bind: accepted sockets inherit it and need it for their foreign local addresses, and it lets
+  // [::1] be bound where lo is down or disable_ipv6 has taken the address away.
+  auto transparent = v6 ? sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+                        : sys::set_option(fd->get(), IPPROTO_IP, IP_TRANSPARENT, 1);
+  if (!transparent) return Failure(transparent.error());
+  if (v6) {
+    auto dual = sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    if (!dual) return Failure(dual.error());
+  }
+  Endpoint::Sockaddr address;
+  if (v6) {
+    auto* in6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+    in6->sin6_family = AF_INET6;
+    in6->sin6_addr = in6addr_loopback;
+    address.length = sizeof *in6;
+  } else {
+    auto* in = reinterpret_cast<sockaddr_in*>(&address.storage);
+    in->sin_family = AF_INET;
+    in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.length = sizeof *in;
+  }
+  if (auto bound = sys::bind(fd->get(), address); !bound) return Failure(bound.error());
+  if (auto listening = sys::listen(fd->get(), kBacklog); !listening) return Failure(listening.error());
+  return fd;
+}
+
+Result<Fd> listener() {
+  auto fd = listener_of(AF_INET6);
+  if (!fd && fd.error().errno_value == EAFNOSUPPORT) return listener_of(AF_INET);
+  return fd;
+}
+
+Result<proxy::PodListeners> listeners_of_worker() {
+  proxy::PodListeners listeners;
+  for (Fd* slot : {&listeners.outbound, &listeners.inbound_hbone, &listeners.inbound_plaintext}) {
+    auto fd = listener();
+    if (!fd) return Failure(fd.error());
+    *slot = std::move(*fd);
+  }
+  return listeners;
+}
+
+}  // namespace
+
+Result<void> run_in_netns(int netns_fd, const std::function<Result<void>()>& work) {
+  std::optional<Result<void>> result;
+  try {
+    std::thread thread([&] {
+      auto entered = sys::enter_netns(netns_fd);
+      result = entered ? work() : std::move(entered);
+    });
+    thread.join();
+  } catch (const std::system_error& e) {
+    return fail_errno(e.code().value(), "start a thread for a pod's netns");
+  }
+  return std::move(*result);
+}
+
+Result<NetnsId> KernelNetns::identify(int fd) {
+  if (fd < 0) return fail(ErrorCode::kInvalid, "netns descriptor: none was given");
+  if (!is_netns(fd)) return fail(ErrorCode::kInvalid, "netns descriptor: it is not a network namespace");
+  struct stat st {};
+  if (::fstat(fd, &st) < 0) return fail_errno(errno, "stat the netns descriptor");
+  struct stat own {};
+  if (::stat("/proc/self/ns/net", &own) == 0 && own.st_ino == st.st_ino) {
+    return fail(ErrorCode::kInvalid,
+                "netns descriptor: it is the agent's own network namespace (a hostNetwork pod cannot be wired)");
+  }
+  NetnsId id{.inode = st.st_ino};
+  auto entered = run_in_netns(fd, [&]() -> Result<void> {
+    id.cookie = own_cookie();
+    return {};
+  });
+  if (!entered) return Failure(entered.error());
+  return id;
+}
+
+Result<Fd> KernelNetns::open(const std::string& path) {
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return fail_errno(errno, "open netns " + path);
+  // What is left when the bind mount is gone is an empty file.
+  if (!is_netns(fd.get()))
+    return fail(ErrorCode::kNotFound, "open netns " + path + ": no network namespace is mounted there");
+  return fd;
+}
+
+Result<std::vector<proxy::PodListeners>> KernelNetns::open_listeners(int netns_fd, std::uint32_t workers) {
+  std::vector<proxy::PodListeners> all;
+  auto done = run_in_netns(netns_fd, [&]() -> Result<void> {
+    for (std::uint32_t i = 0; i < workers; ++i) {
+      auto listeners = listeners_of_worker();
+      if (!listeners) return Failure(listeners.error());
+      all.push_back(std::move(*listeners));
+    }
+    return {};
+  });
+  if (!done) {
+    Error error = done.error();
+    error.context = "open the pod's listeners: " + error.context;
+    return Failure(std::move(error));
+  }
+  return all;
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/registration_server.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "tunnel/base/log.h"
+
+namespace weft::agent {
+namespace {
+
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return fail(ErrorCode::kInvalid, "registration socket \"" + path + "\": expected a path of 1 to " +
+                                         std::to_string(sizeof address.sun_path - 1) + " bytes");
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+Result<Fd> unix_socket(int flags = 0) {
+  Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
+  if (!fd) return fail_errno(errno, "make the registration socket");
+  return fd;
+}
+
+/// Removes what a dead agent left at the path; refuses to touch anything else.
+Result<void> clear_path(const std::string& path, const sockaddr_un& address) {
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) < 0) {
+    if (errno == ENOENT) return {};
+    return fail_errno(errno, "look at the registration socket " + path);
+  }
+  if (!S_ISSOCK(st.st_mode))
+    return fail(ErrorCode::kInvalid, "registration socket " + path + ": the path exists and is no socket");
+  // Non-blocking: EAGAIN, a full backlog, means that somebody listens.
+  auto probe = unix_socket(SOCK_NONBLOCK);
+  if (!probe) return Failure(probe.error());
+  if (::connect(probe->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN) {
+    return fail(ErrorCode::kUnavailable,
+                "registration socket " + path + ": another agent answers on it (is weft-agent already running?)");
+  }
+  // EPROTOTYPE: a socket of another type, alive: not ours to remove.
+  if (errno != ECONNREFUSED && errno != ENOENT) return fail_errno(errno, "probe the registration socket " + path);
+  if (::unlink(path.c_str()) < 0 && errno != ENOENT)
+    return fail_errno(errno, "remove the stale registration socket " + path);
+  return {};
+}
+
+void set_timeouts(int fd, milliseconds timeout) {
+  const timeval value{.tv_sec = static_cast<time_t>(timeout.count() / 1000),
+                      .tv_usec = static_cast<suseconds_t>(timeout.count() % 1000 * 1000)};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &value, sizeof value);
+  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &value, sizeof value);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RegistrationServer>> RegistrationServer::start(RegistrationServerConfig config,
+                                                                      Handler handler) {
+  std::unique_ptr<RegistrationServer> server(new RegistrationServer(std::move(config), std::move(handler)));
+  if (auto opened = server->open(); !opened) return Failure(opened.error());
+  server->threads_.emplace_back([raw = server.get()] { raw->accept_loop(); });
+  for (std::uint32_t i = 0; i < server->config_.threads; ++i) {
+    server->threads_.emplace_back([raw = server.get()] { raw->serve_loop(); });
+  }
+  log::info("registration socket open path={}", server->config_.socket_path);
+  return server;
+}
+
+Result<void> RegistrationServer::open() {
+  const std::string& path = config_.socket_path;
+  auto address = address_of(path);
+  if (!address) return Failure(address.error());
+  std::error_code error;
+  const auto directory = std::filesystem::path(path).parent_path();
+  if (!directory.empty()) std::filesystem::create_directories(directory, error);
+  if (error) return fail_errno(error.value(), "make the directory " + directory.string());
+  if (auto cleared = clear_path(path, *address); !cleared) return cleared;
+
+  auto fd = unix_socket();
+  if (!fd) return Failure(fd.error());
+  // The node takes its mode from the socket at bind, so it is never open to others, not even for a moment.
+  if (::fchmod(fd->get(), 0600) < 0) return fail_errno(errno, "chmod the registration socket " + path);
+  if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) < 0) {
+    return fail_errno(errno, "bind the registration socket " + path);
+  }
+  if (::listen(fd->get(), 128) < 0) return fail_errno(errno, "listen on the registration socket " + path);
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) == 0) socket_inode_ = st.st_ino;
+  wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) return fail_errno(errno, "make an eventfd");
+  listener_ = std::move(*fd);
+  return {};
+}
+
+RegistrationServer::~RegistrationServer() { stop(); }
+
+void RegistrationServer::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(stopping_, true)) return;
+    waiting_.clear();
+  }
+  work_.notify_all();
+  ::eventfd_write(wake_.get(), 1);
+  for (auto& thread : threads_) thread.join();
+  threads_.clear();
+  if (!listener_) return;
+  listener_.reset();
+  // Only the node that this server made: a successor may have put its own there.
+  struct stat st {};
+  if (::lstat(config_.socket_path.c_str(), &st) == 0 && st.st_ino == socket_inode_)
+    ::unlink(config_.socket_path.c_str());
+}
+
+void RegistrationServer::accept_loop() {
+  pollfd watched[2] = {{listener_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+  for (;;) {
+    if (::poll(watched, 2, -1) < 0 && errno != EINTR) break;
+    if (watched[1].revents != 0) return;
+    if ((watched[0].revents & POLLIN) == 0) continue;
+    Fd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (client) {
+      enqueue(std::move(client));
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM) {
+      // The client waits in the backlog; try again when something may have been closed, without spinning.
+      log::error("accept on the registration socket failed error={}", log::quote(std::strerror(errno)));
+      errors_.fetch_add(1, std::memory_order_relaxed);
+      ::poll(&watched[1], 1, 100);
+    }
+  }
+  log::error("registration socket lost error={}", log::quote(std::strerror(errno)));
+}
+
+void RegistrationServer::enqueue(Fd client) {
+  set_timeouts(client.get(), config_.io_timeout);
+  const std::lock_guard lock(mutex_);
+  if (stopping_ || waiting_.size() >= config_.max_waiting) {
+    errors_.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  waiting_.push_back(std::move(client));
+  work_.notify_one();
+}
+
+void RegistrationServer::serve_loop() {
+  for (;;) {
+    Fd client;
+    {
+      std::unique_lock lock(mutex_);
+      work_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+      if (stopping_) return;
+      client = std::move(waiting_.front());
+      waiting_.pop_front();
+    }
+    serve(client);
+  }
+}
+
+void RegistrationServer::serve(const Fd& client) {
+  requests_.fetch_add(1, std::memory_order_relaxed);
+  const cni::Reply reply = answer(client);
+  if (reply.error) {
+    errors_.fetch_add(1, std::memory_order_relaxed);
+    log::warn("registration request refused error={}", log::quote(reply.error->message()));
+  }
+  if (auto sent = cni::send_packet(client.get(), cni::encode(reply), -1); !sent) {
+    errors_.fetch_add(1, std::memory_order_relaxed);
+    log::warn("registration reply not delivered error={}", log::quote(sent.error().message()));
+  }
+}
+
+cni::Reply RegistrationServer::answer(const Fd& client) {
+  cni::Reply reply;
+  // Read first: closing on an unread packet would reset the connection and lose the reply that says why.
+  auto packet = cni::receive_packet(client.get());
+  if (!packet) {
+    reply.error = packet.error();
+    return reply;
+  }
+  if (auto allowed = check_peer(client.get()); !allowed) {
+    reply.error = allowed.error();
+    return reply;
+  }
+  auto request = cni::parse_request(packet->text);
+  if (!request) {
+    reply.error = request.error();
+    return reply;
+  }
+  request->netns_fd = std::move(packet->fd);
+  return handler_(std::move(*request));
+}
+
+Result<void> RegistrationServer::check_peer(int client) const {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (::getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+    return fail_errno(errno, "read the peer's credentials");
+  if (std::find(config_.allowed_uids.begin(), config_.allowed_uids.end(), peer.uid) != config_.allowed_uids.end())
+    return {};
+  return fail(ErrorCode::kDenied, "registration: process " + std::to_string(peer.pid) + " has uid " +
+                                      std::to_string(peer.uid) + ", only root may ask");
+}
+
+}  // namespace weft::agent
