@@ -69,6 +69,10 @@ struct H2Session::Callbacks {
     self(user).on_data(stream_id, std::as_bytes(std::span(data, length)));
     return 0;
   }
+  static int on_frame_send(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+    self(user).on_frame_sent(*frame);
+    return 0;
+  }
   static int on_stream_close(nghttp2_session*, std::int32_t stream_id, std::uint32_t error_code, void* user) {
     self(user).on_stream_close(stream_id, error_code);
     return 0;
@@ -95,6 +99,7 @@ struct H2Session::Callbacks {
       nghttp2_session_callbacks_set_on_header_callback(c, on_header);
       nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
       nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data);
+      nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_send);
       nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
       nghttp2_session_callbacks_set_data_source_read_length_callback(c, read_length);
       nghttp2_session_callbacks_set_send_data_callback(c, send_data);
@@ -241,8 +246,7 @@ void H2Session::refuse(std::int32_t stream_id, int status) {
   headers.status = std::to_string(status);
   const auto nva = fields(headers);
   nghttp2_submit_response(session_.get(), stream_id, nva.data(), nva.size(), nullptr);
-  // The client's half is still open: tell it that nothing of it will be read (RFC 9113, 8.1).
-  nghttp2_submit_rst_stream(session_.get(), NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_NO_ERROR);
+  stream->refused = true;
   want_send();
 }
 
@@ -349,6 +353,15 @@ int H2Session::on_frame(const nghttp2_frame& frame) {
     default:
       return 0;
   }
+}
+
+void H2Session::on_frame_sent(const nghttp2_frame& frame) {
+  if (frame.hd.type != NGHTTP2_HEADERS) return;
+  const Stream* stream = find(frame.hd.stream_id);
+  if (stream == nullptr || !stream->refused) return;
+  // The client's half is still open: tell it that nothing of it will be read (RFC 9113, 8.1). Not before the answer is
+  // out, since nghttp2 drops what a reset stream still has to send.
+  nghttp2_submit_rst_stream(session_.get(), NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR);
 }
 
 int H2Session::on_headers_complete(std::int32_t stream_id, bool end_stream, Stream& stream) {

@@ -139,6 +139,7 @@ class H2Session {
     std::uint32_t window = kStreamWindow;
     SteadyTime window_started;
     bool deferred = false;  ///< nghttp2 waits for resume()
+    bool refused = false;   ///< an error status is on its way
   };
   struct SessionDeleter {
     void operator()(nghttp2_session* session) const { nghttp2_session_del(session); }
@@ -151,6 +152,7 @@ class H2Session {
   void want_send();
   Stream* find(std::int32_t stream_id);
   int on_frame(const nghttp2_frame& frame);
+  void on_frame_sent(const nghttp2_frame& frame);
   int on_headers_complete(std::int32_t stream_id, bool end_stream, Stream& stream);
   int on_header(std::int32_t stream_id, std::string_view name, std::string_view value);
   void on_data(std::int32_t stream_id, std::span<const std::byte> data);
