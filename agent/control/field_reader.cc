@@ -48,10 +48,10 @@ void Problems::add(int line, const std::string& field, const std::string& what) 
   text_ += file_ + ":" + std::to_string(line) + ": " + (field.empty() ? "" : field + ": ") + what;
 }
 
-bool Problems::step(const YamlNode& at) {
+bool Problems::step(const YamlNode& at, std::size_t cost) {
   if (exhausted()) return false;
   constexpr std::size_t kBytesAStep = 64;
-  steps_ += 1 + at.entries.size() + at.scalar.size() / kBytesAStep;
+  steps_ += cost + at.entries.size() + at.scalar.size() / kBytesAStep;
   if (steps_ <= kMaxSteps) return true;
   add(at.line, "", "too much to read once its aliases are followed");
   return false;
@@ -130,7 +130,9 @@ std::vector<std::pair<Field, Field>> read_map(Problems& problems, const Field& f
 }
 
 ObjectReader::ObjectReader(Problems& problems, const Field& field) : problems_(problems), self_(field) {
-  is_object_ = problems_.step(*field.node) && field.node->kind == Kind::kMap;
+  // An object costs what its type has fields to look for, however few are there.
+  constexpr std::size_t kObjectCost = 16;
+  is_object_ = problems_.step(*field.node, kObjectCost) && field.node->kind == Kind::kMap;
   if (field.node->kind != Kind::kMap) expected(problems_, field, "an object");
   if (is_object_) check_keys(problems_, field);
 }

@@ -21,14 +21,14 @@ class Problems {
   /// One line `FILE:LINE: FIELD: WHAT`; after the tenth they are only counted.
   void add(int line, const std::string& field, const std::string& what);
   /// Counts the work that looking at a node makes; false, once and for all, where following aliases makes too much.
-  bool step(const YamlNode& at);
+  bool step(const YamlNode& at, std::size_t cost = 1);
   [[nodiscard]] bool none() const { return count_ == 0; }
   [[nodiscard]] bool exhausted() const { return steps_ > kMaxSteps; }
   /// All of them, one a line.
   [[nodiscard]] std::string text() const;
 
  private:
-  static constexpr std::size_t kMaxSteps = 16'000'000;
+  static constexpr std::size_t kMaxSteps = 4'000'000;
   static constexpr std::size_t kMaxListed = 10;
   std::string file_;
   std::string text_;
@@ -93,6 +93,8 @@ class ObjectReader {
   /// Reports fields that are unknown; the last call.
   void done();
 
+  /// False where the field is something else, which was reported, or where too much was read already.
+  [[nodiscard]] bool is_object() const { return is_object_; }
   /// The object as a whole, for problems that concern more than one field.
   [[nodiscard]] const Field& self() const { return self_; }
   [[nodiscard]] Problems& problems() { return problems_; }

@@ -43,10 +43,16 @@ Result<state::StateInput> parse_local_config(const std::string& path, std::strin
   Problems problems(path);
   ObjectReader object(problems, {*root, ""});
   state::StateInput out;
-  for (const auto& field : object.list("workloads")) out.workloads.push_back(read_workload(problems, field));
+  const auto each = [&](std::string_view name, const auto& read) {
+    for (const auto& field : object.list(name)) {
+      if (problems.exhausted()) return;
+      read(field);
+    }
+  };
+  each("workloads", [&](const Field& field) { out.workloads.push_back(read_workload(problems, field)); });
   std::vector<ServiceWithEndpoints> services;
-  for (const auto& field : object.list("services")) services.push_back(read_service(problems, field));
-  for (const auto& field : object.list("policies")) out.policies.push_back(read_policy(problems, field));
+  each("services", [&](const Field& field) { services.push_back(read_service(problems, field)); });
+  each("policies", [&](const Field& field) { out.policies.push_back(read_policy(problems, field)); });
   object.done();
   if (problems.none()) place_endpoints(problems, services, out.workloads);
   if (!problems.none()) return fail(ErrorCode::kInvalid, problems.text());

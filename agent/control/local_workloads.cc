@@ -121,7 +121,7 @@ void read_identity(ObjectReader& object, Workload& out) {
   or_default(out.cluster_id, "Kubernetes");
   or_default(out.trust_domain, "cluster.local");
   or_default(out.service_account, "default");
-  if (out.uid.empty() && out.name.empty()) {
+  if (out.uid.empty() && out.name.empty() && object.is_object()) {
     object.problems().add(object.self().node->line, object.self().name + ".name", "missing: expected name, or uid");
   }
   or_default(out.uid, out.cluster_id + "//Pod/" + out.namespace_name + "/" + out.name);
