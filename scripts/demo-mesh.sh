@@ -144,8 +144,7 @@ chain() {
   if command -v cnitool >/dev/null; then
     in_netns "$node" env NETCONFPATH="$conf" CNI_IFNAME=eth0 cnitool "$verb" "${prefix}net" "$netns"
   else
-    in_netns "$node" env CNI_CACHE_DIR="$state/$node/cache" \
-      "$bin/weft-chain" "$verb" "$conf/10-weftdemo.conflist" "$netns" "$prefix$pod" eth0
+    in_netns "$node" "$bin/weft-chain" --cache "$state/$node/cache" "$verb" "$conf/10-weftdemo.conflist" "$netns" "$prefix$pod" eth0
   fi
 }
 
