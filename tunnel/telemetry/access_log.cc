@@ -90,7 +90,8 @@ std::string json_string(std::string_view value) {
 
 std::string access_line(const ConnectionResult& result) {
   std::string line = "connection complete";
-  for (const auto& field : fields_of(result).all()) {
+  const Fields fields = fields_of(result);
+  for (const auto& field : fields.all()) {
     line += ' ';
     line += field.name;
     line += '=';
@@ -101,7 +102,8 @@ std::string access_line(const ConnectionResult& result) {
 
 std::string access_json(const ConnectionResult& result) {
   std::string out = "{";
-  for (const auto& field : fields_of(result).all()) {
+  const Fields fields = fields_of(result);
+  for (const auto& field : fields.all()) {
     if (out.size() > 1) out += ',';
     out += '"';
     out += field.name;
