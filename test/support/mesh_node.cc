@@ -152,10 +152,11 @@ Finished Node::chain(const std::string& verb, const Pod& pod) const {
                              .environment = {"CNI_PATH=" + std::string(program("")) + ":/usr/lib/cni:/opt/cni/bin",
                                              "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.namespace_name() +
                                                  ";K8S_POD_NAME=" + pod.name() + ";K8S_POD_UID=" + pod.container_id() +
-                                                 ";K8S_POD_INFRA_CONTAINER_ID=" + pod.container_id(),
-                                             "CNI_CACHE_DIR=" + folder_ + "/cache"},
+                                                 ";K8S_POD_INFRA_CONTAINER_ID=" + pod.container_id()},
                              .input = {}};
-  return run({program("weft-chain"), verb, pod.conflist_, pod.netns().path(), pod.container_id(), "eth0"}, options);
+  return run({program("weft-chain"), "--cache", folder_ + "/cache", verb, pod.conflist_, pod.netns().path(),
+              pod.container_id(), "eth0"},
+             options);
 }
 
 Pod::Pod(Node& node, std::string namespace_name, std::string name, PodOptions options, const std::string& netns_name)
