@@ -70,7 +70,9 @@ Result<Registration> Enrolment::registration_of(const cni::Request& request) {
   registration.pod_namespace = request.pod_namespace;
   registration.pod_name = request.pod_name;
   registration.pod_uid = request.pod_uid;
+  // Sorted, as the capture maps give them back.
   registration.addresses = request.addresses;
+  std::ranges::sort(registration.addresses);
   registration.ifindex = request.ifindex;
   registration.host_ifindex = request.host_ifindex;
   return registration;

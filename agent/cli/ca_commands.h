@@ -8,15 +8,15 @@
 namespace weft::cli {
 
 struct CaIssue {
-  std::string directory;
-  std::string identity;
-  std::string prefix;
+  std::string directory;  ///< of the CA
+  std::string identity;   ///< a SPIFFE URI
+  std::string out;        ///< a directory
   long ttl_seconds = 86'400;
 };
 
 /// `weftctl ca init`: makes the root. Refuses a directory that holds one. The text says what was made.
-Result<std::string> ca_init(const std::string& directory, const std::string& trust_domain);
-/// `weftctl ca issue`: PREFIX.crt (leaf and chain), PREFIX.key (mode 0600) and PREFIX.ca (the roots).
+Result<std::string> ca_init(const std::string& directory);
+/// `weftctl ca issue`: OUT/cert.pem (leaf and chain), OUT/key.pem (mode 0600) and OUT/roots.pem.
 Result<std::string> ca_issue(const CaIssue& issue);
 
 }  // namespace weft::cli

@@ -20,7 +20,7 @@ struct Options {
   std::string output = "table";
   int timeout_ms = 5'000;
   CaIssue issue;
-  std::string ca_directory, trust_domain = "cluster.local";
+  std::string ca_directory;
 };
 
 int exit_code(const Error& error) {
@@ -109,12 +109,10 @@ void add_ca(CLI::App& app, Options& options) {
   ca->require_subcommand(1);
   auto* init = ca->add_subcommand("init", "make the root of a mesh in DIR; copy DIR to every node");
   init->add_option("DIR", options.ca_directory, "a directory, made if it does not exist")->required();
-  init->add_option("--trust-domain", options.trust_domain, "the trust domain of the mesh's identities")
-      ->capture_default_str();
-  auto* issue = ca->add_subcommand("issue", "issue one certificate, to PREFIX.crt, PREFIX.key and PREFIX.ca");
+  auto* issue = ca->add_subcommand("issue", "issue one certificate, to OUT/cert.pem, OUT/key.pem and OUT/roots.pem");
   issue->add_option("DIR", options.issue.directory, "the CA's directory")->required();
   issue->add_option("--identity", options.issue.identity, "spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT")->required();
-  issue->add_option("--out", options.issue.prefix, "the start of the names of the files")->required();
+  issue->add_option("--out", options.issue.out, "a directory, made if it does not exist")->required();
   issue->add_option("--ttl", options.issue.ttl_seconds, "validity, such as 3600, 90m, 24h")
       ->transform(CLI::AsNumberWithUnit(std::map<std::string, long>{{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}},
                                         CLI::AsNumberWithUnit::UNIT_OPTIONAL, "DURATION"))
@@ -132,7 +130,7 @@ int dispatch(const CLI::App& app, const Options& options, const Session& session
   if (app.got_subcommand("connections")) return session.show(options, "/connections", connections_table);
   if (app.got_subcommand("drops")) return session.show(options, "/counters", drops_table, drops_of);
   const auto* ca = app.get_subcommand("ca");
-  if (ca->got_subcommand("init")) return session.done(ca_init(options.ca_directory, options.trust_domain));
+  if (ca->got_subcommand("init")) return session.done(ca_init(options.ca_directory));
   return session.done(ca_issue(options.issue));
 }
 

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/agent.h"
+
+#include <poll.h>
+#include <prometheus/registry.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <set>
+
+#include "agent/admin/admin_api.h"
+#include "agent/capture_maps.h"
+#include "agent/control/local_file.h"
+#include "agent/data_plane.h"
+#include "agent/enrolment.h"
+#include "agent/identity/cert_manager.h"
+#include "agent/identity/self_signed.h"
+#include "agent/registration_server.h"
+#include "agent/version.h"
+#include "tunnel/base/log.h"
+
+namespace weft::agent {
+namespace {
+
+constexpr milliseconds kListTimeout{1'000};
+constexpr milliseconds kDrainPoll{50};
+
+void raise_fd_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) < 0) {
+    log::warn("file descriptor limit not raised soft={} hard={}", before, limit.rlim_max);
+    return;
+  }
+  log::info("file descriptor limit soft={}", limit.rlim_cur);
+}
+
+/// SIGTERM and SIGINT come through the descriptor; SIGPIPE not at all.
+Result<Fd> take_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  if (const int error = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); error != 0)
+    return fail_errno(error, "block signals");
+  std::signal(SIGPIPE, SIG_IGN);
+  Fd fd(::signalfd(-1, &set, SFD_CLOEXEC));
+  if (!fd) return fail_errno(errno, "make a signalfd");
+  return fd;
+}
+
+/// What the workers ask of the node.
+class CaptureNode final : public proxy::Node {
+ public:
+  explicit CaptureNode(bpf::Capture& capture) : capture_(capture) {}
+  Result<void> tag_socket(int fd) override { return capture_.tag_socket(fd); }
+  /// Enrolment has asked already: it wants the identity of every enrolled pod, and only those. Asking from here could
+  /// bring one back that enrolment has just let go.
+  void want_certificate(const state::Identity& /*identity*/) override {}
+
+ private:
+  bpf::Capture& capture_;
+};
+
+/// Turns the list of wanted identities into the manager's want and forget. Called under enrolment's lock.
+class WantedIdentities {
+ public:
+  explicit WantedIdentities(CertManager& manager) : manager_(manager) {}
+  void set(const std::vector<state::Identity>& wanted) {
+    std::set<state::Identity> now(wanted.begin(), wanted.end());
+    for (const auto& identity : now) manager_.want(identity);
+    for (const auto& identity : current_) {
+      if (!now.contains(identity)) manager_.forget(identity);
+    }
+    current_ = std::move(now);
+  }
+
+ private:
+  CertManager& manager_;
+  std::set<state::Identity> current_;
+};
+
+}  // namespace
+
+/// In the order of building, so that destruction is the reverse: servers before what they read, enrolment before the
+/// workers, workers before capture.
+struct Agent::Impl {
+  Config config;
+  Fd signals;
+  Fd quit;  ///< readable when the admin API asked to stop
+  std::unique_ptr<SelfSignedCa> ca;
+  std::unique_ptr<bpf::Capture> capture;
+  std::unique_ptr<BpfCaptureMaps> maps;
+  std::unique_ptr<CaptureNode> node;
+  hbone::CertStore certificates;
+  std::shared_ptr<prometheus::Registry> registry;
+  std::unique_ptr<telemetry::ConnectionMetrics> metrics;
+  std::unique_ptr<WorkerSet> workers;
+  std::unique_ptr<CertManager> cert_manager;
+  std::unique_ptr<WantedIdentities> wanted;
+  KernelNetns netns;
+  std::unique_ptr<Enrolment> enrolment;
+  std::unique_ptr<RegistrationServer> registration;
+  std::unique_ptr<control::Source> source;
+  std::vector<std::unique_ptr<admin::HttpServer>> servers;
+
+  Result<void> build();
+  Result<void> load_capture();
+  Result<void> make_workers();
+  Result<void> make_enrolment();
+  Result<void> start_source();
+  Result<void> serve();
+  [[nodiscard]] std::shared_ptr<const admin::AdminSources> admin_sources();
+  [[nodiscard]] std::vector<std::string> not_ready() const;
+  void wait_for_end() const;
+  void drain();
+};
+
+Result<void> Agent::Impl::build() {
+  auto taken = take_signals();
+  if (!taken) return Failure(taken.error());
+  signals = std::move(*taken);
+  quit.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!quit) return fail_errno(errno, "make an eventfd");
+  raise_fd_limit();
+
+  auto loaded = SelfSignedCa::load(config.ca_dir);
+  if (!loaded) return Failure(loaded.error());
+  ca = std::move(*loaded);
+  for (auto step :
+       {&Impl::load_capture, &Impl::make_workers, &Impl::make_enrolment, &Impl::start_source, &Impl::serve}) {
+    if (auto done = (this->*step)(); !done) return done;
+  }
+  return {};
+}
+
+Result<void> Agent::Impl::load_capture() {
+  auto loaded = bpf::Capture::load({.root = config.bpf_root,
+                                    .max_pods = config.max_pods,
+                                    .max_destinations = config.max_destinations,
+                                    .workers = config.workers});
+  if (!loaded) return Failure(loaded.error());
+  capture = std::move(*loaded);
+  maps = std::make_unique<BpfCaptureMaps>(*capture);
+  node = std::make_unique<CaptureNode>(*capture);
+  log::info("capture loaded root={} max_pods={} max_destinations={}", config.bpf_root, config.max_pods,
+            config.max_destinations);
+  return {};
+}
+
+Result<void> Agent::Impl::make_workers() {
+  registry = std::make_shared<prometheus::Registry>();
+  metrics = std::make_unique<telemetry::ConnectionMetrics>(registry);
+  proxy::WorkerConfig worker;
+  worker.cluster_id = config.cluster_id;
+  worker.network = config.network;
+  auto made = WorkerSet::create(config.workers, worker, *node, certificates, *metrics);
+  if (!made) return Failure(made.error());
+  workers = std::move(*made);
+  workers->start();
+  cert_manager = std::make_unique<CertManager>(*ca, certificates, Clock::real(),
+                                               [this](const state::Identity&) { workers->certificates_changed(); });
+  cert_manager->start();
+  wanted = std::make_unique<WantedIdentities>(*cert_manager);
+  log::info("workers started count={}", config.workers);
+  return {};
+}
+
+Result<void> Agent::Impl::make_enrolment() {
+  auto records = RegistrationRecords::open(config.run_dir);
+  if (!records) return Failure(records.error());
+  EnrolmentConfig settings;
+  settings.node = config.node;
+  settings.max_pods = config.max_pods;
+  enrolment =
+      std::make_unique<Enrolment>(std::move(settings), *maps, *workers, netns, std::move(*records),
+                                  [this](const std::vector<state::Identity>& identities) { wanted->set(identities); });
+  if (auto started = enrolment->start(); !started) return started;
+
+  RegistrationServerConfig server;
+  server.socket_path = config.socket;
+  auto opened = RegistrationServer::start(
+      std::move(server), [this](cni::Request request) { return enrolment->handle(std::move(request)); });
+  if (!opened) return Failure(opened.error());
+  registration = std::move(*opened);
+  return {};
+}
+
+Result<void> Agent::Impl::start_source() {
+  source = std::make_unique<control::LocalFile>(config.local_config);
+  return source->start([this](Result<std::shared_ptr<const state::State>> state) {
+    if (state) enrolment->apply(std::move(*state));
+  });
+}
+
+Result<void> Agent::Impl::serve() {
+  const auto sources = admin_sources();
+  for (auto& [name, address, routes] : {std::tuple{"admin", config.admin, &admin::admin_routes},
+                                        {"metrics", config.metrics, &admin::metrics_routes},
+                                        {"ready", config.ready, &admin::ready_routes}}) {
+    auto server = admin::HttpServer::start(name, address, routes(sources));
+    if (!server) return Failure(server.error());
+    servers.push_back(std::move(*server));
+  }
+  return {};
+}
+
+std::vector<std::string> Agent::Impl::not_ready() const {
+  // Capture and the CA are there before this is ever asked: the agent does not start without them.
+  std::vector<std::string> missing;
+  if (!enrolment->state()) missing.push_back("no configuration yet: " + source->status());
+  return missing;
+}
+
+std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
+  auto sources = std::make_shared<admin::AdminSources>();
+  sources->node = config.node;
+  sources->workers = config.workers;
+  sources->state = [this] { return enrolment->state(); };
+  sources->certificates = [this] { return certificates.all(); };
+  sources->connections = [this] { return workers->connections(kListTimeout); };
+  sources->not_ready = [this] { return not_ready(); };
+  sources->source_status = [this] { return source->status(); };
+  sources->quit = [this] { ::eventfd_write(quit.get(), 1); };
+  sources->registry = registry;
+  sources->metrics = {.counters = [this] { return maps->counters(); },
+                      .pods = [this] { return enrolment->pods(); },
+                      .registration_requests = [this] { return registration->requests(); },
+                      .registration_errors = [this] { return registration->errors(); },
+                      .version = kVersion};
+  return sources;
+}
+
+void Agent::Impl::wait_for_end() const {
+  pollfd watched[2] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}};
+  while (::poll(watched, 2, -1) < 0 && errno == EINTR) {
+  }
+  if ((watched[0].revents & POLLIN) == 0) return;
+  signalfd_siginfo info{};
+  if (::read(signals.get(), &info, sizeof info) == sizeof info) {
+    log::info("signal received signal={} from_pid={}", info.ssi_signo, info.ssi_pid);
+  }
+}
+
+/// Connections live on until they end or the time is up; a second signal ends the wait.
+void Agent::Impl::drain() {
+  workers->drain();
+  const auto deadline = Clock::real().now() + config.drain_timeout;
+  pollfd second{signals.get(), POLLIN, 0};
+  std::size_t live = workers->connections(kListTimeout).size();
+  while (live > 0 && Clock::real().now() < deadline) {
+    if (::poll(&second, 1, static_cast<int>(kDrainPoll.count())) > 0) break;
+    live = workers->connections(kListTimeout).size();
+  }
+  if (live > 0) log::warn("stopping with live connections count={}", live);
+}
+
+Agent::Agent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Agent::~Agent() = default;
+
+Result<std::unique_ptr<Agent>> Agent::start(const Config& config) {
+  auto impl = std::make_unique<Impl>();
+  impl->config = config;
+  log::info("weft-agent starts version={} node={}", kVersion, config.node);
+  if (auto built = impl->build(); !built) return Failure(built.error());
+  log::info("weft-agent runs node={} pods={}", config.node, impl->enrolment->pods().size());
+  return std::unique_ptr<Agent>(new Agent(std::move(impl)));
+}
+
+void Agent::run() {
+  impl_->wait_for_end();
+  log::info("weft-agent stops");
+  impl_->registration->stop();
+  impl_->source->stop();
+  impl_->enrolment->stop();
+  impl_->drain();
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include "agent/admin/admin_api.h"
+#include "test/unit/agent/fakes.h"
+
+namespace weft::admin::test {
+
+using agent::test::hbone_workload;
+using agent::test::ip;
+
+/// An agent with one enrolled and one wired pod, as the admin API sees it.
+class AdminFixture : public ::testing::Test {
+ protected:
+  AdminFixture() : sources_(std::make_shared<AdminSources>()) {
+    sources_->node = "n1";
+    sources_->workers = 2;
+    sources_->state = [this] { return state_; };
+    sources_->certificates = [] { return std::vector<std::shared_ptr<const hbone::TlsIdentity>>(); };
+    sources_->connections = [this] { return connections_; };
+    sources_->not_ready = [this] { return missing_; };
+    sources_->source_status = [] { return std::string("file /etc/mesh.yaml"); };
+    sources_->quit = [this] { ++quits_; };
+    sources_->registry = std::make_shared<prometheus::Registry>();
+    sources_->metrics.counters = [] {
+      return Result<std::vector<bpf::Counter>>(std::vector<bpf::Counter>{{"from_pod", "pass", "not TCP", 7},
+                                                                         {"guard", "drop", "a VLAN tag", 3},
+                                                                         {"to_pod", "drop", "refused", 0},
+                                                                         {"deliver", "drop", "a \"quoted\" one", 12}});
+    };
+    sources_->metrics.pods = [this] { return pods_; };
+    sources_->metrics.registration_requests = [] { return std::uint64_t{5}; };
+    sources_->metrics.registration_errors = [] { return std::uint64_t{2}; };
+    sources_->metrics.version = "1.2.3";
+    fill();
+  }
+
+  void fill() {
+    auto web = hbone_workload("web", {ip("10.0.0.5")});
+    web.waypoint = state::GatewayAddress{state::NamespacedHostname{"shop", "way.shop.svc"}, 15008};
+    web.services["shop/web.shop.svc"] = {{80, 8080}};
+    state::Service service;
+    service.name = "web";
+    service.namespace_name = "shop";
+    service.hostname = "web.shop.svc";
+    service.vips = {{"", ip("10.96.0.1")}};
+    service.ports = {{80, 8080}};
+    auto policy = agent::test::namespace_policy("deny");
+    state::PolicyMatch match;
+    match.principals = {{state::StringMatch::Kind::kPrefix, "cluster.local/ns/bad"},
+                        {state::StringMatch::Kind::kPresence, ""}};
+    match.source_ips = {Cidr::parse("10.1.0.0/16").value()};
+    match.destination_ports = {8080};
+    policy.rules = {{{match}}};
+    state_ = state::State::build({{web}, {service}, {policy}}).value();
+
+    agent::PodStatus enrolled;
+    enrolled.registration.key = {"c1", "eth0"};
+    enrolled.registration.pod_namespace = "shop";
+    enrolled.registration.pod_name = "web";
+    enrolled.registration.addresses = {ip("10.0.0.5")};
+    enrolled.registration.host_ifindex = 4;
+    enrolled.registration.workload_uid = web.uid;
+    enrolled.registration.enrolled = true;
+    enrolled.state = "enrolled";
+    enrolled.identity = "spiffe://cluster.local/ns/shop/sa/web-sa";
+    enrolled.inbound = "check";
+    agent::PodStatus wired;
+    wired.registration.pod_namespace = "other";
+    wired.registration.pod_name = "plain";
+    wired.registration.addresses = {ip("10.0.0.9")};
+    wired.registration.slot = 1;
+    wired.state = "wired";
+    wired.inbound = "pass";
+    wired.reason = "pod other/plain is not a workload";
+    pods_ = {enrolled, wired};
+
+    proxy::ConnectionInfo connection;
+    connection.pod = "shop/web";
+    connection.direction = "outbound";
+    connection.source = {ip("10.0.0.5"), 40000};
+    connection.destination = {ip("10.96.0.1"), 80};
+    connection.hbone = {ip("10.0.1.7"), 15008};
+    connection.service = "web.shop.svc";
+    connection.bytes_sent = 1536;
+    connection.age_seconds = 2.25;
+    connections_ = {connection};
+  }
+
+  std::shared_ptr<AdminSources> sources_;
+  std::shared_ptr<const state::State> state_;
+  std::vector<agent::PodStatus> pods_;
+  std::vector<proxy::ConnectionInfo> connections_;
+  std::vector<std::string> missing_;
+  int quits_ = 0;
+};
+
+}  // namespace weft::admin::test

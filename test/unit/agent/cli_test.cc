@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "agent/cli/commands.h"
+#include "agent/cli/output.h"
+#include "test/unit/agent/admin_fixture.h"
+
+namespace weft::cli {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class Weftctl : public admin::test::AdminFixture {
+ protected:
+  void SetUp() override {
+    auto server =
+        admin::HttpServer::start("admin", Endpoint::parse("127.0.0.1:0").value(), admin::admin_routes(sources_));
+    ASSERT_TRUE(server) << server.error().message();
+    server_ = std::move(*server);
+  }
+
+  int run_with(std::vector<std::string> arguments) {
+    std::vector<const char*> argv{"weftctl"};
+    for (const auto& argument : arguments) argv.push_back(argument.c_str());
+    std::ostringstream out, err;
+    const int code = run(static_cast<int>(argv.size()), argv.data(), out, err);
+    out_ = out.str();
+    err_ = err.str();
+    return code;
+  }
+  int query(std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--admin", server_->address().to_string()});
+    return run_with(std::move(arguments));
+  }
+
+  std::unique_ptr<admin::HttpServer> server_;
+  std::string out_, err_;
+};
+
+TEST_F(Weftctl, StatusTellsReadyFromNotReady) {
+  EXPECT_EQ(query({"status"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("node            n1\n"), HasSubstr("ready           yes\n"),
+                          HasSubstr("1 enrolled, 1 wired"), HasSubstr("file /etc/mesh.yaml")));
+  missing_ = {"no configuration yet"};
+  EXPECT_EQ(query({"status"}), kNotReady);
+  EXPECT_THAT(out_, AllOf(HasSubstr("ready           no\n"), HasSubstr("missing       no configuration yet")));
+  EXPECT_EQ(query({"status", "-o", "json"}), kNotReady);
+  EXPECT_EQ(json::parse(out_).at("ready"), false);
+}
+
+TEST_F(Weftctl, PodsAsTableAndJson) {
+  EXPECT_EQ(query({"pods"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("POD          STATE     ADDRESSES"), HasSubstr("shop/web     enrolled  10.0.0.5"),
+                          HasSubstr("spiffe://cluster.local/ns/shop/sa/web-sa"), HasSubstr("is not a workload")));
+  EXPECT_EQ(query({"pods", "-o", "json"}), kOk);
+  EXPECT_EQ(json::parse(out_).size(), 2U);
+}
+
+TEST_F(Weftctl, ConnectionsAsTable) {
+  EXPECT_EQ(query({"connections"}), kOk);
+  EXPECT_THAT(out_,
+              AllOf(HasSubstr("10.0.0.5:40000"), HasSubstr("10.0.1.7:15008"), HasSubstr("1.5K"), HasSubstr("2.2s")));
+}
+
+TEST_F(Weftctl, DropsShowsOnlyDropsLargestFirst) {
+  EXPECT_EQ(query({"drops"}), kOk);
+  EXPECT_THAT(out_, Not(HasSubstr("not TCP")));
+  EXPECT_THAT(out_, Not(HasSubstr("refused")));
+  EXPECT_LT(out_.find("quoted"), out_.find("a VLAN tag"));
+  EXPECT_EQ(query({"drops", "-o", "json"}), kOk);
+  EXPECT_EQ(json::parse(out_).size(), 2U);
+}
+
+TEST_F(Weftctl, SaysThatNobodyAnswers) {
+  const std::string address = server_->address().to_string();
+  server_.reset();
+  EXPECT_EQ(run_with({"pods", "--admin", address}), kUnreachable);
+  EXPECT_THAT(err_, AllOf(HasSubstr(address), HasSubstr("is weft-agent running")));
+  EXPECT_EQ(out_, "");
+}
+
+TEST_F(Weftctl, TakesTheAddressFromTheEnvironment) {
+  ::setenv("WEFT_ADMIN", server_->address().to_string().c_str(), 1);
+  EXPECT_EQ(run_with({"status"}), kOk);
+  ::unsetenv("WEFT_ADMIN");
+}
+
+TEST_F(Weftctl, RefusesBadCommandLines) {
+  EXPECT_EQ(run_with({}), kUsage);
+  EXPECT_EQ(run_with({"dance"}), kUsage);
+  EXPECT_EQ(run_with({"pods", "-o", "xml"}), kUsage);
+  EXPECT_EQ(run_with({"ca"}), kUsage);
+  EXPECT_EQ(run_with({"ca", "init"}), kUsage);
+  EXPECT_EQ(run_with({"ca", "issue", "/x", "--identity", "a", "--out", "b", "--ttl", "soon"}), kUsage);
+  EXPECT_NE(err_, "");
+  EXPECT_EQ(run_with({"pods", "--admin", "nowhere"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("expected ADDRESS:PORT"));
+}
+
+TEST_F(Weftctl, HelpAndVersion) {
+  EXPECT_EQ(run_with({"--help"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("Exit codes"), HasSubstr("drops")));
+  EXPECT_EQ(run_with({"version"}), kOk);
+  EXPECT_EQ(out_, "weftctl " WEFT_VERSION "\n");
+}
+
+TEST_F(Weftctl, MakesACaAndIssues) {
+  const agent::test::TemporaryDirectory directory;
+  const std::string ca = directory.path() + "/ca", leaf = directory.path() + "/leaf";
+  ASSERT_EQ(run_with({"ca", "init", ca}), kOk) << err_;
+  EXPECT_TRUE(std::filesystem::exists(ca + "/root.pem"));
+  EXPECT_EQ(run_with({"ca", "init", ca}), kFailed);
+  ASSERT_EQ(run_with({"ca", "issue", ca, "--identity", "spiffe://cluster.local/ns/shop/sa/web", "--out", leaf, "--ttl",
+                      "90m"}),
+            kOk)
+      << err_;
+  EXPECT_THAT(out_, HasSubstr("spiffe://cluster.local/ns/shop/sa/web"));
+  EXPECT_TRUE(std::filesystem::exists(leaf + "/cert.pem"));
+  EXPECT_EQ(run_with({"ca", "issue", ca, "--identity", "web", "--out", leaf}), kFailed);
+  EXPECT_EQ(run_with({"ca", "issue", directory.path() + "/none", "--identity", "spiffe://a/ns/b/sa/c", "--out", leaf}),
+            kFailed);
+  EXPECT_THAT(err_, HasSubstr("weftctl ca init"));
+}
+
+TEST(WeftctlOutput, PadsColumnsAndTrimsLines) {
+  EXPECT_EQ(table({"A", "LONG"}, {{"value", "x"}, {"v", ""}}), "A      LONG\nvalue  x\nv\n");
+}
+
+TEST(WeftctlOutput, WritesBytesForPeople) {
+  EXPECT_EQ(human_bytes(0), "0");
+  EXPECT_EQ(human_bytes(1023), "1023");
+  EXPECT_EQ(human_bytes(1024), "1.0K");
+  EXPECT_EQ(human_bytes(5.5 * 1024 * 1024), "5.5M");
+}
+
+TEST(WeftctlOutput, SaysThatAnAnswerIsNotUnderstood) {
+  auto pods = pods_table(json::parse(R"([{"name": "x"}])"));
+  ASSERT_FALSE(pods);
+  EXPECT_THAT(pods.error().message(), HasSubstr("different versions"));
+  EXPECT_EQ(drops_table(json::array()).value(), "nothing was dropped\n");
+}
+
+}  // namespace
+}  // namespace weft::cli

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/config.h"
+
+#include <gmock/gmock.h>
+#include <sched.h>
+
+#include <cstdlib>
+
+namespace weft::agent {
+namespace {
+
+using ::testing::HasSubstr;
+
+Result<std::variant<Config, Shown>> parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "weft-agent");
+  return parse_config(static_cast<int>(arguments.size()), arguments.data());
+}
+
+Config parsed(std::vector<const char*> more) {
+  more.insert(more.begin(), {"--local-config", "/etc/mesh.yaml", "--node", "n1"});
+  auto result = parse(std::move(more));
+  EXPECT_TRUE(result) << result.error().message();
+  return result ? std::get<Config>(*result) : Config();
+}
+
+std::string refused(std::vector<const char*> more) {
+  more.insert(more.begin(), {"--local-config", "/etc/mesh.yaml", "--node", "n1"});
+  auto result = parse(std::move(more));
+  EXPECT_FALSE(result);
+  return result ? "" : result.error().message();
+}
+
+/// Sets a variable for the life of the object.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) { ::setenv(name, value, 1); }
+  ~Variable() { ::unsetenv(name_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+};
+
+TEST(AgentConfig, HasDefaults) {
+  const Config c = parsed({});
+  EXPECT_EQ(c.local_config, "/etc/mesh.yaml");
+  EXPECT_EQ(c.node, "n1");
+  EXPECT_EQ(c.socket, "/run/weft/agent.sock");
+  EXPECT_EQ(c.bpf_root, "/sys/fs/bpf/weft");
+  EXPECT_EQ(c.run_dir, "/run/weft");
+  EXPECT_EQ(c.admin.to_string(), "127.0.0.1:15000");
+  EXPECT_EQ(c.metrics.to_string(), "0.0.0.0:15020");
+  EXPECT_EQ(c.ready.to_string(), "0.0.0.0:15021");
+  EXPECT_EQ(c.cluster_id, "Kubernetes");
+  EXPECT_EQ(c.workers, default_workers());
+  EXPECT_EQ(c.log_level, "info");
+  EXPECT_EQ(c.log_format, log::Format::kText);
+}
+
+TEST(AgentConfig, TakesEveryFlag) {
+  const Config c = parsed({"--socket",
+                           "/run/x.sock",
+                           "--bpf-root",
+                           "/sys/fs/bpf/x",
+                           "--ca-dir",
+                           "/ca",
+                           "--run-dir",
+                           "/run/x",
+                           "--admin",
+                           "127.0.0.1:1",
+                           "--metrics",
+                           "[::]:2",
+                           "--ready",
+                           "10.0.0.1:3",
+                           "--workers",
+                           "3",
+                           "--max-pods",
+                           "9",
+                           "--max-destinations",
+                           "10",
+                           "--cluster-id",
+                           "c",
+                           "--network",
+                           "net",
+                           "--log-level",
+                           "debug",
+                           "--log-format",
+                           "json",
+                           "--drain-timeout-ms",
+                           "0"});
+  EXPECT_EQ(c.socket, "/run/x.sock");
+  EXPECT_EQ(c.bpf_root, "/sys/fs/bpf/x");
+  EXPECT_EQ(c.ca_dir, "/ca");
+  EXPECT_EQ(c.run_dir, "/run/x");
+  EXPECT_EQ(c.admin.port, 1);
+  EXPECT_EQ(c.metrics.to_string(), "[::]:2");
+  EXPECT_EQ(c.ready.to_string(), "10.0.0.1:3");
+  EXPECT_EQ(c.workers, 3U);
+  EXPECT_EQ(c.max_pods, 9U);
+  EXPECT_EQ(c.max_destinations, 10U);
+  EXPECT_EQ(c.cluster_id, "c");
+  EXPECT_EQ(c.network, "net");
+  EXPECT_EQ(c.log_level, "debug");
+  EXPECT_EQ(c.log_format, log::Format::kJson);
+  EXPECT_EQ(c.drain_timeout.count(), 0);
+}
+
+TEST(AgentConfig, ReadsTheEnvironmentAndPrefersTheFlag) {
+  const Variable file("WEFT_LOCAL_CONFIG", "/env.yaml");
+  const Variable node("WEFT_NODE", "from-env");
+  const Variable workers("WEFT_WORKERS", "2");
+  auto result = parse({"--node", "from-flag"});
+  ASSERT_TRUE(result) << result.error().message();
+  const auto& c = std::get<Config>(*result);
+  EXPECT_EQ(c.local_config, "/env.yaml");
+  EXPECT_EQ(c.node, "from-flag");
+  EXPECT_EQ(c.workers, 2U);
+}
+
+TEST(AgentConfig, SaysWhatIsMissing) {
+  auto result = parse({"--node", "n1"});
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::kInvalid);
+  EXPECT_THAT(result.error().message(), HasSubstr("--local-config"));
+}
+
+TEST(AgentConfig, RefusesBadValuesByName) {
+  EXPECT_THAT(refused({"--admin", "15000"}), HasSubstr("--admin: \"15000\": expected ADDRESS:PORT"));
+  EXPECT_THAT(refused({"--ready", "localhost:1"}), HasSubstr("--ready"));
+  EXPECT_THAT(refused({"--workers", "0"}), HasSubstr("--workers: \"0\": expected 1 to"));
+  EXPECT_THAT(refused({"--workers", "17"}), HasSubstr("--workers"));
+  EXPECT_THAT(refused({"--workers", "many"}), HasSubstr("--workers"));
+  EXPECT_THAT(refused({"--log-level", "loud"}), HasSubstr("--log-level: \"loud\": expected error, warn"));
+  EXPECT_THAT(refused({"--log-format", "xml"}), HasSubstr("--log-format"));
+  EXPECT_THAT(refused({"--socket", "agent.sock"}), HasSubstr("--socket: \"agent.sock\": expected an absolute path"));
+  EXPECT_THAT(refused({"--ca-dir", ""}), HasSubstr("weftctl ca init"));
+  EXPECT_THAT(refused({"--max-pods", "0"}), HasSubstr("--max-pods"));
+  EXPECT_THAT(refused({"--drain-timeout-ms", "-1"}), HasSubstr("--drain-timeout-ms"));
+  EXPECT_THAT(refused({"--surprise"}), HasSubstr("--surprise"));
+}
+
+TEST(AgentConfig, ShowsHelpAndVersion) {
+  auto help = parse({"--help"});
+  ASSERT_TRUE(help);
+  for (const char* flag : {"--local-config", "--node", "--socket", "--bpf-root", "--ca-dir", "--admin", "--metrics",
+                           "--ready", "--workers", "--run-dir", "--log-level", "--log-format", "--cluster-id"}) {
+    EXPECT_THAT(std::get<Shown>(*help).text, HasSubstr(flag));
+  }
+  EXPECT_THAT(std::get<Shown>(*help).text, HasSubstr("WEFT_LOCAL_CONFIG"));
+  auto version = parse({"--version"});
+  ASSERT_TRUE(version);
+  EXPECT_THAT(std::get<Shown>(*version).text, HasSubstr("weft-agent " WEFT_VERSION));
+}
+
+TEST(AgentConfig, DefaultWorkersAreTheUsableCoresUpToFour) {
+  cpu_set_t before;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof before, &before), 0);
+  EXPECT_EQ(default_workers(), std::min(4U, static_cast<unsigned>(CPU_COUNT(&before))));
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &before)) {
+      CPU_SET(cpu, &one);
+      break;
+    }
+  }
+  ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(default_workers(), 1U);
+  ASSERT_EQ(::sched_setaffinity(0, sizeof before, &before), 0);
+}
+
+}  // namespace
+}  // namespace weft::agent

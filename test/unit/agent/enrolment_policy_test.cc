@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/enrolment_policy.h"
+
+#include <gmock/gmock.h>
+
+#include "test/unit/agent/fakes.h"
+
+namespace weft::agent {
+namespace {
+
+using test::hbone_workload;
+using test::ip;
+using test::state_of;
+using ::testing::HasSubstr;
+using Kind = Decision::Kind;
+
+const PodFacts kPod{"shop", "web", {ip("10.0.0.5"), ip("fd00::5")}};
+
+Decision decide_with(state::Workload workload, const PodFacts& pod = kPod) {
+  return decide(state_of({std::move(workload)}).get(), pod, "n1");
+}
+
+state::Workload fitting() { return hbone_workload("web", {ip("fd00::5"), ip("10.0.0.5")}); }
+
+TEST(EnrolmentPolicy, EnrolsAnHboneWorkloadOfThisNode) {
+  const Decision d = decide_with(fitting());
+  EXPECT_EQ(d.kind, Kind::kEnrol);
+  ASSERT_TRUE(d.workload);
+  EXPECT_EQ(d.workload->uid, "Kubernetes//Pod/shop/web");
+  EXPECT_EQ(d.inbound, bpf::InboundPlaintext::kPass);
+}
+
+TEST(EnrolmentPolicy, EnrolsAWorkloadWithoutANode) {
+  auto workload = fitting();
+  workload.node.clear();
+  EXPECT_EQ(decide_with(workload).kind, Kind::kEnrol);
+}
+
+TEST(EnrolmentPolicy, ChecksPlaintextWherePoliciesApply) {
+  const auto state = state_of({fitting()}, {test::namespace_policy("deny")});
+  EXPECT_EQ(decide(state.get(), kPod, "n1").inbound, bpf::InboundPlaintext::kCheck);
+}
+
+TEST(EnrolmentPolicy, ChecksPlaintextWhereANamedPolicyIsUnknown) {
+  auto workload = fitting();
+  workload.authorization_policies = {"shop/not-received"};
+  EXPECT_EQ(decide_with(workload).inbound, bpf::InboundPlaintext::kCheck);
+}
+
+TEST(EnrolmentPolicy, LeavesAPodAloneThatIsNoWorkload) {
+  const Decision d = decide_with(fitting(), {"shop", "other", {ip("10.0.0.5")}});
+  EXPECT_EQ(d.kind, Kind::kPlain);
+  EXPECT_THAT(d.reason, HasSubstr("shop/other is not a workload"));
+  EXPECT_EQ(decide_with(fitting(), {"elsewhere", "web", kPod.addresses}).kind, Kind::kPlain);
+}
+
+TEST(EnrolmentPolicy, LeavesAlone) {
+  auto tcp = fitting(), elsewhere = fitting(), host = fitting(), native = fitting();
+  tcp.protocol = state::TunnelProtocol::kTcp;
+  elsewhere.node = "n2";
+  host.network_mode = state::NetworkMode::kHostNetwork;
+  native.native_tunnel = true;
+  EXPECT_THAT(decide_with(tcp).reason, HasSubstr("protocol TCP"));
+  EXPECT_THAT(decide_with(elsewhere).reason, HasSubstr("on node n2, this is node n1"));
+  EXPECT_THAT(decide_with(host).reason, HasSubstr("host's network"));
+  EXPECT_THAT(decide_with(native).reason, HasSubstr("nativeTunnel"));
+  for (const auto& workload : {tcp, elsewhere, host, native}) EXPECT_EQ(decide_with(workload).kind, Kind::kPlain);
+}
+
+TEST(EnrolmentPolicy, RefusesOtherAddressesAndNamesBoth) {
+  for (const auto& addresses : {std::vector{ip("10.0.0.6")}, std::vector{ip("10.0.0.5")}, std::vector<IpAddress>{}}) {
+    const Decision d = decide_with(fitting(), {"shop", "web", addresses});
+    EXPECT_EQ(d.kind, Kind::kRefused);
+    EXPECT_THAT(d.reason, HasSubstr("workloadIps 10.0.0.5, fd00::5"));
+    EXPECT_THAT(d.reason, HasSubstr("has the addresses " + (addresses.empty() ? "none" : addresses[0].to_string())));
+  }
+}
+
+TEST(EnrolmentPolicy, IsPendingBeforeTheFirstState) {
+  const Decision d = decide(nullptr, kPod, "n1");
+  EXPECT_EQ(d.kind, Kind::kPending);
+  EXPECT_EQ(d.inbound, bpf::InboundPlaintext::kCheck);
+}
+
+}  // namespace
+}  // namespace weft::agent

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/enrolment.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "test/unit/agent/fakes.h"
+
+namespace weft::agent {
+namespace {
+
+using test::hbone_workload;
+using test::ip;
+using test::state_of;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+class EnrolmentTest : public ::testing::Test {
+ protected:
+  void SetUp() override { start_agent(); }
+
+  /// As a new process would: only the maps and the records are what they were.
+  void start_agent() {
+    enrolment_.reset();
+    data_plane_.by_slot.clear();
+    journal_.clear();
+    wanted_.clear();
+    EnrolmentConfig config;
+    config.node = "n1";
+    config.max_pods = 3;
+    config.sweep_interval = std::chrono::hours(1);
+    enrolment_ = std::make_unique<Enrolment>(config, capture_, data_plane_, netns_,
+                                             RegistrationRecords::open(directory_.path()).value(),
+                                             [this](const std::vector<state::Identity>& wanted) { wanted_ = wanted; });
+    auto started = enrolment_->start();
+    ASSERT_TRUE(started) << started.error().message();
+  }
+
+  std::string netns_path(const std::string& name) const { return directory_.path() + "/netns-" + name; }
+
+  cni::Request request_for(const std::string& pod, const char* address, const std::string& netns = "") {
+    const std::string path = netns_path(netns.empty() ? pod : netns);
+    std::ofstream(path, std::ios::app).close();
+    cni::Request request;
+    request.verb = cni::Verb::kRegister;
+    request.key = {"container-" + pod, "eth0"};
+    request.netns = path;
+    request.pod_namespace = "shop";
+    request.pod_name = pod;
+    request.addresses = {ip(address)};
+    request.ifindex = 2;
+    request.host_ifindex = 17;
+    request.netns_fd = Fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    return request;
+  }
+
+  cni::Reply send(cni::Verb verb, const std::string& pod) {
+    cni::Request request;
+    request.verb = verb;
+    request.key = {"container-" + pod, "eth0"};
+    return enrolment_->handle(std::move(request));
+  }
+
+  std::string state_of_pod(const std::string& pod) const {
+    for (const auto& status : enrolment_->pods()) {
+      if (status.registration.pod_name == pod) return status.state;
+    }
+    return "absent";
+  }
+
+  std::size_t position(const std::string& entry) const {
+    return static_cast<std::size_t>(std::find(journal_.begin(), journal_.end(), entry) - journal_.begin());
+  }
+
+  test::TemporaryDirectory directory_;
+  test::Journal journal_;
+  test::FakeCapture capture_{journal_};
+  test::FakeDataPlane data_plane_{journal_};
+  test::FakeNetns netns_;
+  std::vector<state::Identity> wanted_;
+  std::unique_ptr<Enrolment> enrolment_;
+};
+
+TEST_F(EnrolmentTest, CapturesEverythingUntilTheFirstState) {
+  EXPECT_TRUE(capture_.capture_all);
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_FALSE(capture_.capture_all);
+  EXPECT_LT(position("destinations 10.0.0.5"), position("capture listed"));
+  EXPECT_LT(position("state"), position("capture listed"));
+}
+
+TEST_F(EnrolmentTest, RegistersAWorkloadWithListenersForEveryWorker) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  const auto reply = enrolment_->handle(request_for("web", "10.0.0.5"));
+  ASSERT_FALSE(reply.error) << reply.error->message();
+  EXPECT_TRUE(reply.enrolled);
+  EXPECT_EQ(capture_.listeners.at(0).size(), 3U * data_plane_.workers());
+  EXPECT_TRUE(capture_.by_slot.at(0).enrolled);
+  EXPECT_EQ(capture_.by_slot.at(0).host_ifindex, 17U);
+  EXPECT_EQ(data_plane_.by_slot.at(0)->workload_uid, "Kubernetes//Pod/shop/web");
+  EXPECT_THAT(wanted_, ElementsAre(state::Identity{"cluster.local", "shop", "web-sa"}));
+  EXPECT_EQ(state_of_pod("web"), "enrolled");
+}
+
+TEST_F(EnrolmentTest, WiresAPodThatIsNoWorkloadWithoutListeners) {
+  enrolment_->apply(state_of({}));
+  const auto reply = enrolment_->handle(request_for("plain", "10.0.0.9"));
+  ASSERT_FALSE(reply.error) << reply.error->message();
+  EXPECT_FALSE(reply.enrolled);
+  EXPECT_FALSE(capture_.by_slot.at(0).enrolled);
+  EXPECT_THAT(capture_.listeners, IsEmpty());
+  EXPECT_THAT(data_plane_.by_slot, IsEmpty());
+  EXPECT_THAT(wanted_, IsEmpty());
+}
+
+TEST_F(EnrolmentTest, RefusesOtherAddressesThanTheWorkloads) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  const auto reply = enrolment_->handle(request_for("web", "10.0.0.6"));
+  ASSERT_TRUE(reply.error);
+  EXPECT_EQ(reply.error->code, ErrorCode::kInvalid);
+  EXPECT_THAT(reply.error->message(), HasSubstr("10.0.0.6"));
+  EXPECT_THAT(reply.error->message(), HasSubstr("10.0.0.5"));
+  EXPECT_THAT(capture_.by_slot, IsEmpty());
+}
+
+TEST_F(EnrolmentTest, RefusesIncompleteRequests) {
+  const auto refused = [&](cni::Request request, const char* field) {
+    const auto reply = enrolment_->handle(std::move(request));
+    ASSERT_TRUE(reply.error) << field;
+    EXPECT_EQ(reply.error->code, ErrorCode::kInvalid);
+    EXPECT_THAT(reply.error->message(), HasSubstr(field));
+  };
+  auto request = request_for("web", "10.0.0.5");
+  request.addresses.clear();
+  refused(std::move(request), "addresses is missing");
+  request = request_for("web", "10.0.0.5");
+  request.netns_fd.reset();
+  refused(std::move(request), "netns descriptor is missing");
+  request = request_for("web", "10.0.0.5");
+  request.pod_name.clear();
+  refused(std::move(request), "podName is missing");
+  request = request_for("web", "10.0.0.5");
+  request.netns_fd.reset(::open("/", O_RDONLY | O_CLOEXEC));
+  refused(std::move(request), "not a network namespace");
+}
+
+TEST_F(EnrolmentTest, KeepsARepeatedRegistrationAndReplacesAnotherNetns) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  ASSERT_FALSE(enrolment_->handle(request_for("web", "10.0.0.5")).error);
+  journal_.clear();
+  auto again = enrolment_->handle(request_for("web", "10.0.0.5"));
+  ASSERT_FALSE(again.error);
+  EXPECT_TRUE(again.enrolled);
+  EXPECT_THAT(journal_, IsEmpty());
+
+  auto moved = enrolment_->handle(request_for("web", "10.0.0.5", "web-second"));
+  ASSERT_FALSE(moved.error) << moved.error->message();
+  EXPECT_THAT(journal_, ElementsAre("remove_pod 0", "unset_pod 0", "set_pod 0 enrolled pass",
+                                    "add_pod 0 as Kubernetes//Pod/shop/web"));
+  EXPECT_EQ(enrolment_->pods().size(), 1U);
+}
+
+TEST_F(EnrolmentTest, RefusesAnAddressThatALivePodHasAndTakesItFromAGoneOne) {
+  enrolment_->apply(state_of({}));
+  ASSERT_FALSE(enrolment_->handle(request_for("a", "10.0.0.9")).error);
+  const auto refused = enrolment_->handle(request_for("b", "10.0.0.9"));
+  ASSERT_TRUE(refused.error);
+  EXPECT_THAT(refused.error->message(), HasSubstr("slots 0 and 1"));
+  EXPECT_EQ(state_of_pod("b"), "absent");
+
+  std::filesystem::remove(netns_path("a"));
+  EXPECT_FALSE(enrolment_->handle(request_for("b", "10.0.0.9")).error);
+  EXPECT_EQ(state_of_pod("a"), "absent");
+}
+
+TEST_F(EnrolmentTest, RefusesMorePodsThanSlotsAndReusesFreedOnes) {
+  enrolment_->apply(state_of({}));
+  ASSERT_FALSE(enrolment_->handle(request_for("a", "10.0.0.1")).error);
+  ASSERT_FALSE(enrolment_->handle(request_for("b", "10.0.0.2")).error);
+  ASSERT_FALSE(enrolment_->handle(request_for("c", "10.0.0.3")).error);
+  const auto full = enrolment_->handle(request_for("d", "10.0.0.4"));
+  ASSERT_TRUE(full.error);
+  EXPECT_EQ(full.error->code, ErrorCode::kUnavailable);
+  ASSERT_FALSE(send(cni::Verb::kUnregister, "b").error);
+  ASSERT_FALSE(enrolment_->handle(request_for("d", "10.0.0.4")).error);
+  EXPECT_EQ(capture_.by_slot.at(1).addresses, std::vector{ip("10.0.0.4")});
+}
+
+TEST_F(EnrolmentTest, AddsDestinationsBeforeTheSnapshotAndRemovesAfter) {
+  enrolment_->apply(state_of({hbone_workload("old", {ip("10.0.0.1")})}));
+  journal_.clear();
+  enrolment_->apply(state_of({hbone_workload("new", {ip("10.0.0.2")})}));
+  EXPECT_THAT(journal_, ElementsAre("destinations 10.0.0.1 10.0.0.2", "state", "destinations 10.0.0.2"));
+}
+
+TEST_F(EnrolmentTest, EnrolsAndUnenrolsWiredPods) {
+  enrolment_->apply(state_of({}));
+  ASSERT_FALSE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  journal_.clear();
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_EQ(state_of_pod("web"), "enrolled");
+  EXPECT_LT(position("state"), position("add_pod 0 as Kubernetes//Pod/shop/web"));
+  EXPECT_EQ(wanted_.size(), 1U);
+
+  journal_.clear();
+  enrolment_->apply(state_of({}));
+  EXPECT_EQ(state_of_pod("web"), "wired");
+  EXPECT_LT(position("set_pod 0 wired pass"), position("remove_pod 0"));
+  EXPECT_THAT(journal_, Contains("remove_pod 0"));
+  EXPECT_THAT(wanted_, IsEmpty());
+}
+
+TEST_F(EnrolmentTest, ChecksPlaintextBeforeTheWorkersKnowThePolicyAndPassesAfter) {
+  const auto workload = hbone_workload("web", {ip("10.0.0.5")});
+  enrolment_->apply(state_of({workload}));
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  journal_.clear();
+  enrolment_->apply(state_of({workload}, {test::namespace_policy("deny")}));
+  EXPECT_LT(position("set_pod 0 enrolled check"), position("state"));
+  journal_.clear();
+  enrolment_->apply(state_of({workload}));
+  EXPECT_LT(position("state"), position("set_pod 0 enrolled pass"));
+  EXPECT_THAT(journal_, Contains("set_pod 0 enrolled pass"));
+}
+
+TEST_F(EnrolmentTest, KeepsAnEnrolledPodWhoseWorkloadChangesItsAddresses) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.6")})}));
+  EXPECT_EQ(state_of_pod("web"), "refused");
+  EXPECT_TRUE(capture_.by_slot.at(0).enrolled);
+  EXPECT_TRUE(data_plane_.by_slot.contains(0));
+}
+
+TEST_F(EnrolmentTest, CapturesAPodBeforeTheFirstStateAndThenDecides) {
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  ASSERT_TRUE(enrolment_->handle(request_for("plain", "10.0.0.9")).enrolled);
+  EXPECT_EQ(state_of_pod("web"), "pending");
+  EXPECT_EQ(capture_.by_slot.at(0).inbound, bpf::InboundPlaintext::kCheck);
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_EQ(data_plane_.by_slot.at(0)->workload_uid, "Kubernetes//Pod/shop/web");
+  EXPECT_EQ(state_of_pod("web"), "enrolled");
+  EXPECT_EQ(state_of_pod("plain"), "wired");
+  EXPECT_FALSE(capture_.by_slot.at(1).enrolled);
+}
+
+TEST_F(EnrolmentTest, StaysClosedWhenListenersFailAndTriesAgain) {
+  enrolment_->apply(state_of({}));
+  ASSERT_FALSE(enrolment_->handle(request_for("web", "10.0.0.5")).error);
+  netns_.fail_listeners = true;
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_EQ(state_of_pod("web"), "failed");
+  EXPECT_TRUE(capture_.by_slot.at(0).enrolled);
+  netns_.fail_listeners = false;
+  enrolment_->sweep();
+  EXPECT_EQ(state_of_pod("web"), "enrolled");
+
+  netns_.fail_listeners = true;
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")}), hbone_workload("b", {ip("10.0.0.6")})}));
+  const auto refused = enrolment_->handle(request_for("b", "10.0.0.6"));
+  ASSERT_TRUE(refused.error);
+  EXPECT_FALSE(capture_.by_slot.contains(1));
+}
+
+TEST_F(EnrolmentTest, CapturesEverythingWhileDestinationsCannotBeWritten) {
+  capture_.fail_destinations = ErrorCode::kInternal;
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_TRUE(capture_.capture_all);
+  capture_.fail_destinations.reset();
+  enrolment_->sweep();
+  EXPECT_FALSE(capture_.capture_all);
+  capture_.fail_destinations = ErrorCode::kInternal;
+  enrolment_->apply(state_of({}));
+  EXPECT_TRUE(capture_.capture_all);
+}
+
+TEST_F(EnrolmentTest, DropsPodsWhoseNetnsIsGone) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  enrolment_->sweep();
+  EXPECT_EQ(state_of_pod("web"), "enrolled");
+  std::filesystem::remove(netns_path("web"));
+  enrolment_->sweep();
+  EXPECT_EQ(state_of_pod("web"), "absent");
+  EXPECT_THAT(capture_.by_slot, IsEmpty());
+  EXPECT_THAT(data_plane_.by_slot, IsEmpty());
+  EXPECT_THAT(wanted_, IsEmpty());
+}
+
+TEST_F(EnrolmentTest, ARestartTakesUpWhatIsThereAndDropsWhatIsNot) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")}), hbone_workload("gone", {ip("10.0.0.7")})}));
+  ASSERT_TRUE(enrolment_->handle(request_for("gone", "10.0.0.7")).enrolled);
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  ASSERT_FALSE(enrolment_->handle(request_for("plain", "10.0.0.9")).enrolled);
+  std::filesystem::remove(netns_path("gone"));
+  capture_.listeners.clear();  // they died with the process
+
+  start_agent();
+  EXPECT_TRUE(capture_.capture_all);
+  EXPECT_EQ(state_of_pod("gone"), "absent");
+  EXPECT_FALSE(capture_.by_slot.contains(0));
+  EXPECT_EQ(capture_.listeners.at(1).size(), 3U * data_plane_.workers());
+  EXPECT_EQ(data_plane_.by_slot.at(1)->workload_uid, "Kubernetes//Pod/shop/web");
+  EXPECT_FALSE(capture_.by_slot.at(2).enrolled);
+  EXPECT_FALSE(capture_.listeners.contains(2));
+
+  journal_.clear();
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_EQ(state_of_pod("web"), "enrolled");
+  EXPECT_EQ(state_of_pod("plain"), "wired");
+  EXPECT_THAT(journal_, Not(Contains(HasSubstr("add_pod"))));  // the connections since the restart live on
+}
+
+TEST_F(EnrolmentTest, ARestartRemovesMapEntriesWithoutARecord) {
+  capture_.by_slot[2] = {.slot = 2, .addresses = {ip("10.0.0.99")}, .host_ifindex = 5, .enrolled = true};
+  start_agent();
+  EXPECT_THAT(capture_.by_slot, IsEmpty());
+}
+
+TEST_F(EnrolmentTest, UnregisterNeverFailsAndForgets) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_FALSE(send(cni::Verb::kUnregister, "web").error);
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  journal_.clear();
+  data_plane_.answers = false;
+  const auto reply = send(cni::Verb::kUnregister, "web");
+  EXPECT_FALSE(reply.error);
+  EXPECT_THAT(reply.notes, Contains(HasSubstr("did not let it go")));
+  EXPECT_THAT(journal_, ElementsAre("remove_pod 0", "unset_pod 0"));
+  start_agent();
+  EXPECT_THAT(enrolment_->pods(), IsEmpty());
+}
+
+TEST_F(EnrolmentTest, CheckComparesWithTheNetnsAndTheMaps) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  auto unknown = send(cni::Verb::kCheck, "web");
+  ASSERT_TRUE(unknown.error);
+  EXPECT_EQ(unknown.error->code, ErrorCode::kNotFound);
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  EXPECT_FALSE(send(cni::Verb::kCheck, "web").error);
+  EXPECT_TRUE(send(cni::Verb::kCheck, "web").enrolled);
+
+  cni::Request other;
+  other.verb = cni::Verb::kCheck;
+  other.key = {"container-web", "eth0"};
+  other.netns_inode = 1;
+  EXPECT_TRUE(enrolment_->handle(std::move(other)).error);
+  capture_.by_slot.clear();
+  EXPECT_TRUE(send(cni::Verb::kCheck, "web").error);
+}
+
+TEST_F(EnrolmentTest, GcKeepsWhatIsListed) {
+  enrolment_->apply(state_of({}));
+  ASSERT_FALSE(enrolment_->handle(request_for("a", "10.0.0.1")).error);
+  ASSERT_FALSE(enrolment_->handle(request_for("b", "10.0.0.2")).error);
+  cni::Request request;
+  request.verb = cni::Verb::kGc;
+  request.valid = {{"container-b", "eth0"}, {"container-x", "eth0"}};
+  const auto reply = enrolment_->handle(std::move(request));
+  EXPECT_FALSE(reply.error);
+  EXPECT_THAT(reply.notes, Contains(HasSubstr("container-a/eth0")));
+  EXPECT_EQ(state_of_pod("a"), "absent");
+  EXPECT_EQ(state_of_pod("b"), "wired");
+}
+
+}  // namespace
+}  // namespace weft::agent

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/capture_maps.h"
+#include "agent/data_plane.h"
+#include "agent/netns.h"
+#include "tunnel/state/state.h"
+
+namespace weft::agent::test {
+
+/// What happened, across the fakes, in order.
+using Journal = std::vector<std::string>;
+
+class FakeCapture : public CaptureMaps {
+ public:
+  explicit FakeCapture(Journal& journal) : journal_(journal) {}
+  Result<void> set_pod(const bpf::Pod& pod) override {
+    for (const auto& [slot, other] : by_slot) {
+      for (const auto& address : other.addresses) {
+        if (slot != pod.slot && std::find(pod.addresses.begin(), pod.addresses.end(), address) != pod.addresses.end()) {
+          return fail(ErrorCode::kInvalid, address.to_string() + " belongs to the pods in slots " +
+                                               std::to_string(slot) + " and " + std::to_string(pod.slot));
+        }
+      }
+    }
+    journal_.push_back("set_pod " + std::to_string(pod.slot) + (pod.enrolled ? " enrolled" : " wired") +
+                       (pod.inbound == bpf::InboundPlaintext::kCheck ? " check" : " pass"));
+    by_slot[pod.slot] = pod;
+    return {};
+  }
+  Result<void> remove_pod(std::uint32_t slot) override {
+    journal_.push_back("unset_pod " + std::to_string(slot));
+    by_slot.erase(slot);
+    listeners.erase(slot);
+    return {};
+  }
+  [[nodiscard]] Result<std::vector<bpf::Pod>> pods() const override {
+    std::vector<bpf::Pod> all;
+    for (const auto& [slot, pod] : by_slot) all.push_back(pod);
+    return all;
+  }
+  Result<void> set_listener(std::uint32_t slot, bpf::Listener kind, std::uint32_t worker, int fd) override {
+    EXPECT_GE(fd, 0);
+    listeners[slot].insert({static_cast<int>(kind), worker});
+    return {};
+  }
+  Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> /*cidrs*/) override {
+    std::string text = "destinations";
+    for (const auto& address : addresses) text += " " + address.to_string();
+    journal_.push_back(text);
+    if (fail_destinations) return fail(*fail_destinations, "destinations cannot be written");
+    return {};
+  }
+  Result<void> set_capture_all(bool all) override {
+    journal_.push_back(all ? "capture all" : "capture listed");
+    capture_all = all;
+    return {};
+  }
+  [[nodiscard]] Result<std::vector<bpf::Counter>> counters() const override {
+    return std::vector<bpf::Counter>{{"from_pod", "pass", "not TCP", 7}, {"guard", "drop", "a VLAN tag", 3}};
+  }
+
+  std::map<std::uint32_t, bpf::Pod> by_slot;
+  std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> listeners;
+  std::optional<ErrorCode> fail_destinations;
+  bool capture_all = false;
+
+ private:
+  Journal& journal_;
+};
+
+class FakeDataPlane : public DataPlane {
+ public:
+  explicit FakeDataPlane(Journal& journal) : journal_(journal) {}
+  [[nodiscard]] std::uint32_t workers() const override { return 2; }
+  void set_state(std::shared_ptr<const state::State> state) override {
+    journal_.emplace_back("state");
+    last_state = std::move(state);
+  }
+  void add_pod(std::shared_ptr<const proxy::PodContext> pod, std::vector<proxy::PodListeners> listeners) override {
+    EXPECT_EQ(listeners.size(), workers());
+    journal_.push_back("add_pod " + std::to_string(pod->slot) + " as " + pod->workload_uid);
+    by_slot[pod->slot] = std::move(pod);
+  }
+  bool remove_pod(std::uint32_t slot, milliseconds /*timeout*/) override {
+    journal_.push_back("remove_pod " + std::to_string(slot));
+    by_slot.erase(slot);
+    return answers;
+  }
+  [[nodiscard]] std::vector<proxy::ConnectionInfo> connections(milliseconds /*timeout*/) override { return {}; }
+
+  std::map<std::uint32_t, std::shared_ptr<const proxy::PodContext>> by_slot;
+  std::shared_ptr<const state::State> last_state;
+  bool answers = true;
+
+ private:
+  Journal& journal_;
+};
+
+/// Namespaces that are files of a directory: identity = the inode, so that renames and removals look like those of bind
+/// mounts.
+class FakeNetns : public NetnsAccess {
+ public:
+  Result<NetnsId> identify(int fd) override {
+    struct stat st {};
+    if (::fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) return fail(ErrorCode::kInvalid, "it is not a network namespace");
+    return NetnsId{.inode = st.st_ino, .cookie = 0};
+  }
+  Result<Fd> open(const std::string& path) override {
+    Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) return fail_errno(errno, "open netns " + path);
+    return fd;
+  }
+  Result<std::vector<proxy::PodListeners>> open_listeners(int /*netns_fd*/, std::uint32_t workers) override {
+    if (fail_listeners) return fail(ErrorCode::kUnavailable, "no more descriptors");
+    std::vector<proxy::PodListeners> all(workers);
+    for (auto& one : all) {
+      one = {Fd(::memfd_create("a", MFD_CLOEXEC)), Fd(::memfd_create("b", MFD_CLOEXEC)),
+             Fd(::memfd_create("c", MFD_CLOEXEC))};
+    }
+    return all;
+  }
+  bool fail_listeners = false;
+};
+
+/// A directory of the test's own, removed at its end.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "weft-unit-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) != nullptr) path_ = pattern;
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+inline IpAddress ip(const char* text) { return IpAddress::parse(text).value(); }
+
+inline state::Workload hbone_workload(const std::string& name, std::vector<IpAddress> addresses,
+                                      const std::string& node = "n1") {
+  state::Workload w;
+  w.uid = "Kubernetes//Pod/shop/" + name;
+  w.name = name;
+  w.namespace_name = "shop";
+  w.addresses = std::move(addresses);
+  w.protocol = state::TunnelProtocol::kHbone;
+  w.service_account = name + "-sa";
+  w.node = node;
+  return w;
+}
+
+inline state::Policy namespace_policy(const std::string& name) {
+  state::Policy p;
+  p.name = name;
+  p.namespace_name = "shop";
+  p.scope = state::PolicyScope::kNamespace;
+  p.action = state::PolicyAction::kDeny;
+  return p;
+}
+
+inline std::shared_ptr<const state::State> state_of(std::vector<state::Workload> workloads,
+                                                    std::vector<state::Policy> policies = {}) {
+  return state::State::build({std::move(workloads), {}, std::move(policies)}).value();
+}
+
+}  // namespace weft::agent::test
