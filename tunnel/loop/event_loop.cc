@@ -171,7 +171,10 @@ void EventLoop::run_posted() {
 
 void EventLoop::run_timers() {
   const SteadyTime time = now();
-  while (!timers_.empty() && (timers_.top()->owner == nullptr || timers_.top()->due <= time)) {
+  // What a handler arms for "at once" waits for the next turn, or a turn might never end.
+  const std::uint64_t armed_before = timer_sequence_;
+  while (!timers_.empty() &&
+         (timers_.top()->owner == nullptr || (timers_.top()->due <= time && timers_.top()->sequence < armed_before))) {
     const std::unique_ptr<Timer::Entry> entry(timers_.top());
     timers_.pop();
     if (entry->owner == nullptr) continue;
