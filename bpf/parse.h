@@ -23,7 +23,7 @@
 
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 6
-#define MAX_IP_OPTIONS 40
+#define MAX_IP_OPTIONS 16
 
 #define IPV4_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define IPV6_FRAGMENT_OFFSET 0xfff8
@@ -67,27 +67,27 @@ static __always_inline void parse_tcp(struct __sk_buff *skb, __u32 offset, struc
 	p->kind = PACKET_TCP;
 }
 
-/* True if the options between two offsets route the packet elsewhere than its destination says, or cannot be read. */
-static __always_inline int source_routed(struct __sk_buff *skb, __u32 offset, __u32 end)
+/*
+ * True if the options between two offsets route the packet elsewhere than its destination says, cannot be read, or are
+ * too many to look at. A global function, as skip_extensions: the verifier looks at it once and by itself, and forgets the
+ * ways through it; inlined, the loops multiplied to 300,000 instructions a program.
+ */
+__attribute__((noinline)) int source_routed(struct __sk_buff *skb, __u32 offset, __u32 end)
 {
 	__u8 option[2]; /* type, length */
 	int i;
 
-	for (i = 0; i < MAX_IP_OPTIONS; i++) {
-		if (offset >= end)
-			return 0;
+	for (i = 0; i < MAX_IP_OPTIONS && offset < end; i++) {
 		/* The byte behind the last option belongs to TCP and is there too. */
 		if (bpf_skb_load_bytes(skb, offset, option, sizeof(option)))
 			return 1;
 		if (option[0] == 0) /* end of the list */
 			return 0;
-		if (option[0] == 131 || option[0] == 137) /* loose, strict source route */
+		if (option[0] == 1) /* padding */
+			option[1] = 1;
+		else if (option[1] < 2)
 			return 1;
-		if (option[0] == 1) { /* padding */
-			offset += 1;
-			continue;
-		}
-		if (option[1] < 2)
+		if (option[0] == 131 || option[0] == 137) /* loose, strict source route */
 			return 1;
 		offset += option[1];
 	}
@@ -120,42 +120,42 @@ static __always_inline void parse_ipv4(struct __sk_buff *skb, __u32 offset, stru
 	parse_tcp(skb, offset + length, p);
 }
 
-static __always_inline int is_extension(__u8 next)
+static __always_inline int is_extension(__u32 next)
 {
-	switch (next) {
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_FRAGMENT:
-	case IPPROTO_AH:
-	case IPPROTO_DSTOPTS:
-	case IPPROTO_MH:
-	case 139: /* HIP */
-	case 140: /* Shim6 */
-		return 1;
-	default:
-		return 0;
-	}
+	const __u64 low = 1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT | 1ULL << IPPROTO_AH |
+			  1ULL << IPPROTO_DSTOPTS;
+
+	if (next < 64)
+		return low >> next & 1;
+	return next == IPPROTO_MH || next == 139 /* HIP */ || next == 140 /* Shim6 */;
 }
 
-/* Behind the IPv6 header: follows the extension headers to TCP, or to what is not TCP. */
-static __always_inline void parse_extensions(struct __sk_buff *skb, __u32 offset, struct packet *p)
+#define EXTENSIONS_FRAGMENT 0x100 /* one of them is a fragment header */
+#define EXTENSIONS_PROBLEM(result) ((result) >> 16 & 0xff)
+#define EXTENSIONS_OFFSET(result) ((__u32)((result) >> 32))
+
+/*
+ * Follows the extension headers from one of type `next` on. From the low end: the type of what is behind them, a bit for a
+ * fragment header, the reason if they cannot be followed, and the offset of what is behind.
+ */
+__attribute__((noinline)) __u64 skip_extensions(struct __sk_buff *skb, __u32 offset, __u32 next)
 {
-	__u8 next = p->protocol, fragment = 0;
+	__u32 fragment = 0;
 	__u8 header[4]; /* next, length, and two bytes that depend on the type */
 	int i;
 
 	for (i = 0; i < MAX_EXTENSION_HEADERS && is_extension(next); i++) {
 		if (bpf_skb_load_bytes(skb, offset, header, sizeof(header)))
-			return unparsed(p, WEFT_MALFORMED);
+			return WEFT_MALFORMED << 16;
 		/* Segments left: the address in front is not the destination. */
 		if (next == IPPROTO_ROUTING && header[3])
-			return unparsed(p, WEFT_SOURCE_ROUTE);
+			return WEFT_SOURCE_ROUTE << 16;
 		if (next == IPPROTO_FRAGMENT) {
-			fragment = 1;
-			offset += 8;
+			fragment = EXTENSIONS_FRAGMENT;
 			/* What begins in the middle cannot be followed. */
 			if ((header[2] << 8 | header[3]) & IPV6_FRAGMENT_OFFSET && is_extension(header[0]))
-				return unparsed(p, WEFT_FRAGMENT);
+				return WEFT_FRAGMENT << 16;
+			offset += 8;
 		} else if (next == IPPROTO_AH) {
 			offset += (header[1] + 2) * 4;
 		} else {
@@ -163,22 +163,15 @@ static __always_inline void parse_extensions(struct __sk_buff *skb, __u32 offset
 		}
 		next = header[0];
 	}
-	p->protocol = next;
 	if (is_extension(next))
-		return unparsed(p, WEFT_TOO_DEEP);
-	if (next != IPPROTO_TCP) {
-		p->kind = PACKET_OTHER;
-		return;
-	}
-	/* A fragment header with nothing behind it (an "atomic fragment") counts too: nobody needs one for TCP. */
-	if (fragment)
-		return unparsed(p, WEFT_FRAGMENT);
-	parse_tcp(skb, offset, p);
+		return WEFT_TOO_DEEP << 16;
+	return (__u64)offset << 32 | fragment | (next & 0xff);
 }
 
 static __always_inline void parse_ipv6(struct __sk_buff *skb, __u32 offset, struct packet *p)
 {
 	struct ipv6hdr ip;
+	__u64 behind = 0;
 
 	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)))
 		return unparsed(p, WEFT_MALFORMED);
@@ -189,7 +182,21 @@ static __always_inline void parse_ipv6(struct __sk_buff *skb, __u32 offset, stru
 	p->protocol = ip.nexthdr;
 	if (ip.version != 6)
 		return unparsed(p, WEFT_MALFORMED);
-	parse_extensions(skb, offset + sizeof(ip), p);
+	offset += sizeof(ip);
+	if (is_extension(ip.nexthdr)) {
+		behind = skip_extensions(skb, offset, ip.nexthdr);
+		if (EXTENSIONS_PROBLEM(behind))
+			return unparsed(p, EXTENSIONS_PROBLEM(behind));
+		p->protocol = behind;
+		offset = EXTENSIONS_OFFSET(behind);
+	}
+	if (p->protocol != IPPROTO_TCP)
+		p->kind = PACKET_OTHER;
+	/* A fragment header with nothing behind it (an "atomic fragment") counts too: nobody needs one for TCP. */
+	else if (behind & EXTENSIONS_FRAGMENT)
+		unparsed(p, WEFT_FRAGMENT);
+	else
+		parse_tcp(skb, offset, p);
 }
 
 static __always_inline int is_vlan(__be16 ethertype)

@@ -29,8 +29,13 @@ static __always_inline __u32 listener_index(const struct packet *p, __u32 slot, 
 	hash = p->src.addr[0] ^ p->src.addr[1] ^ p->src.addr[2] ^ p->src.addr[3];
 	hash = hash * 31 + (p->dst.addr[0] ^ p->dst.addr[1] ^ p->dst.addr[2] ^ p->dst.addr[3]);
 	hash = hash * 31 + ((__u32)p->sport << 16 | p->dport);
-	hash *= 0x9e3779b1;
-	return (slot * WEFT_LISTENER_KINDS + kind) * WEFT_MAX_WORKERS + (hash >> 16) % workers;
+	/* What differs between connections may be one byte near the top: MurmurHash3's last step spreads it over all bits. */
+	hash ^= hash >> 16;
+	hash *= 0x85ebca6b;
+	hash ^= hash >> 13;
+	hash *= 0xc2b2ae35;
+	hash ^= hash >> 16;
+	return (slot * WEFT_LISTENER_KINDS + kind) * WEFT_MAX_WORKERS + hash % workers;
 }
 
 /* Hands a packet to a listener of the agent: ASSIGNED, NO_LISTENER or ASSIGN_FAILED (the listener lives in another netns:

@@ -130,7 +130,7 @@ enum weft_program {
 	X(MALFORMED, malformed, "headers that cannot be parsed")                \
 	X(TOO_DEEP, too_deep, "too many VLAN tags or IPv6 extension headers")   \
 	X(FRAGMENT, fragment, "a fragment of TCP, or one that may be")          \
-	X(SOURCE_ROUTE, source_route, "source routed")                          \
+	X(SOURCE_ROUTE, source_route, "source routed, or options that may hide it")                          \
 	X(VLAN, vlan, "a VLAN tag")                                             \
 	X(ETHERTYPE, ethertype, "neither ARP nor IP")                           \
 	X(FOREIGN_SOURCE, foreign_source, "a source that is not the pod's")     \
