@@ -63,7 +63,10 @@ Result<void> remove_pin(const std::string& pin) {
 
 Result<void> detach_pin(const std::string& pin) {
   if (const auto record = clsact::read_record(pin)) return clsact::detach(pin, *record);
-  return remove_pin(pin);  // the link goes with its last reference
+  // With the pin the link's last reference goes, but the kernel acts on that some time later: a caller that looks at the
+  // device, or takes it away, must not find the program.
+  if (const Fd link(bpf_obj_get(pin.c_str())); link) (void)bpf_link_detach(link.get());
+  return remove_pin(pin);
 }
 
 /// True: the hook was not attached before.

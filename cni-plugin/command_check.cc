@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "bpf/attach.h"
 #include "cni-plugin/call.h"
@@ -76,8 +80,10 @@ CniResult<std::string> status(const Call& call) {
     return refuse(wired ? Code::kLimitedConnectivity : Code::kNotAvailable, reply.error().msg,
                   wired ? "pods of the mesh on this node cannot open new connections until the agent is back" : "");
   }
-  if (!attachments) {
-    return refuse(Code::kNotAvailable, "the capture programs: " + attachments.error().message(),
+  const std::string programs = call.conf.bpf_root + "/programs";
+  if (::access(programs.c_str(), F_OK) != 0) {
+    return refuse(Code::kNotAvailable,
+                  "the capture programs are not pinned: " + programs + ": " + ::strerrordesc_np(errno),
                   "is bpfRoot the same as the agent's?");
   }
   return std::string();

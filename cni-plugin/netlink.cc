@@ -144,11 +144,10 @@ Result<std::optional<int>> Netlink::nsid_of(int netns_fd) const {
   if (callbacks == nullptr) return fail(ErrorCode::kInternal, what + ": out of memory");
   int nsid = NETNSA_NSID_NOT_ASSIGNED;
   nl_cb_set(callbacks.get(), NL_CB_VALID, NL_CB_CUSTOM, on_nsid, &nsid);
-  // The answer alone is read; an acknowledgement behind it would be left for the next request.
-  nl_socket_disable_auto_ack(socket_.get());
   int status = nl_send_auto(socket_.get(), message.get());
   if (status >= 0) status = nl_recvmsgs(socket_.get(), callbacks.get());
-  nl_socket_enable_auto_ack(socket_.get());
+  // An error is its own acknowledgement; behind an answer one more comes.
+  if (status >= 0) status = nl_wait_for_ack(socket_.get());
   if (status < 0) return netlink_failure(status, what);
   return nsid == NETNSA_NSID_NOT_ASSIGNED ? std::optional<int>() : std::optional<int>(nsid);
 }

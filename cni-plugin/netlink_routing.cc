@@ -88,7 +88,9 @@ Result<std::vector<Rule>> Netlink::rules(int family) const {
   const Owned<nl_cache, nl_cache_free> owned(cache);
   std::vector<Rule> rules;
   for (nl_object* object = nl_cache_get_first(cache); object != nullptr; object = nl_cache_get_next(object)) {
-    rules.push_back(read_rule(reinterpret_cast<rtnl_rule*>(object)));
+    auto* entry = reinterpret_cast<rtnl_rule*>(object);
+    // libnl asks for the rules of all families whatever it is told.
+    if (rtnl_rule_get_family(entry) == family) rules.push_back(read_rule(entry));
   }
   return rules;
 }
