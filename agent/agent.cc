@@ -124,6 +124,11 @@ struct Agent::Impl {
 };
 
 Result<void> Agent::Impl::build() {
+  if (const uid_t uid = ::geteuid(); uid != 0) {
+    return fail(ErrorCode::kDenied, "start as uid " + std::to_string(uid) +
+                                        ": weft-agent needs root, to load BPF programs and to enter the pods' network "
+                                        "namespaces (run it as root, in Kubernetes as a privileged container)");
+  }
   auto taken = take_signals();
   if (!taken) return Failure(taken.error());
   signals = std::move(*taken);

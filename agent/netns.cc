@@ -49,14 +49,11 @@ Result<Fd> listener_of(int family) {
   if (!fd) return fd;
   const bool v6 = family == AF_INET6;
   // Transparent before bind: accepted sockets inherit it and need it for their foreign local addresses, and it lets
-  // [::1] be bound where lo is down or disable_ipv6 has taken the address away.
+  // [::1] be bound where lo is down or disable_ipv6 has taken the address away. IPV6_V6ONLY is left alone: binding to
+  // [::1] sets it, and only lookups by port look at it, which never lead here.
   auto transparent = v6 ? sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
                         : sys::set_option(fd->get(), IPPROTO_IP, IP_TRANSPARENT, 1);
   if (!transparent) return Failure(transparent.error());
-  if (v6) {
-    auto dual = sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
-    if (!dual) return Failure(dual.error());
-  }
   Endpoint::Sockaddr address;
   if (v6) {
     auto* in6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
