@@ -103,7 +103,7 @@ CniResult<Reply> ask_agent(const Call& call, const Request& request) {
     }
     return refuse(error.code == ErrorCode::kUnsupported ? Code::kAgentVersion : Code::kRefused, error.message());
   }
-  for (const auto& note : reply->notes) log::warn("note of the agent {} note={}", call.who(), log::quote(note));
+  for (const auto& note : reply->notes) log::info("note of the agent {} note={}", call.who(), log::quote(note));
   if (!reply->error) return std::move(*reply);
   if (reply->error->code == ErrorCode::kUnavailable) {
     return refuse(Code::kTryAgainLater, "the agent is not ready: " + reply->error->message());

@@ -99,7 +99,9 @@ Result<ChainOutcome> ChainRunner::call_plugin(const Json& document, const char* 
   auto ran = run_plugin(program, environment, document.dump());
   if (!ran) return Failure(std::move(ran.error()));
   if (ran->exit_status == 0) return ChainOutcome{true, std::move(ran->output)};
-  if (Json::accept(ran->output)) return ChainOutcome{false, std::move(ran->output)};
+  if (const Json error = Json::parse(ran->output, nullptr, false); error.is_object()) {
+    return ChainOutcome{false, error.dump()};
+  }
   return ChainOutcome{false, own_error(type + " ended with status " + std::to_string(ran->exit_status) +
                                        " and no error document: " + ran->output)};
 }
