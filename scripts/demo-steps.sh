@@ -18,7 +18,7 @@ step_mesh() {
   for pod in "${pods[@]}"; do
     seen "$(printf '%-15s node%s  %-10s %s' "${pod_namespace[$pod]}/$pod" "${pod_node[$pod]}" "$(v4 "$pod")" "$(v6 "$pod")")"
   done
-  holds "five pods were added, four of them to the mesh" [ "$(cat "$state"/node?/agent.log | grep -c 'pod enrolled')" = 4 ]
+  holds "five pods were added, four of them to the mesh" [ "$(cat "$state"/node?/agent.log | grep -c 'pod registered .*enrolled=true')" = 4 ]
 }
 
 step_pod_to_pod() {
@@ -196,7 +196,7 @@ how_to_look_around() {
 Everything is left up; the next run of scripts/demo, or scripts/demo --clean, takes it down. To look around:
   ip netns list                                                            the nodes and pods (${prefix}*)
   nsenter --net=/run/netns/${prefix}client $bin/weft-testapp get $(v4 db):$port
-  nsenter --net=/run/netns/${prefix}node1 $bin/weftctl --help
+  nsenter --net=/run/netns/${prefix}node1 $bin/weftctl status      also: pods, connections, drops
   nsenter --net=/run/netns/${prefix}node1 tcpdump -ni wire                 what is on the wire
   less $state/node1/agent.log                                              the agent's log, one line per connection
   \$EDITOR $state/mesh.yaml                                             the mesh; the agents follow every change
