@@ -61,12 +61,15 @@ Result<void> remove_pin(const std::string& pin) {
   return {};
 }
 
+/// Takes a link off its device at once: without its pin alone it would stay for a moment, and refuse a new one.
+Result<void> remove_link(const std::string& pin) {
+  if (auto done = tcx::detach(pin); !done) return done;
+  return remove_pin(pin);
+}
+
 Result<void> detach_pin(const std::string& pin) {
   if (const auto record = clsact::read_record(pin)) return clsact::detach(pin, *record);
-  // With the pin the link's last reference goes, but the kernel acts on that some time later: a caller that looks at the
-  // device, or takes it away, must not find the program.
-  if (const Fd link(bpf_obj_get(pin.c_str())); link) (void)bpf_link_detach(link.get());
-  return remove_pin(pin);
+  return remove_link(pin);
 }
 
 /// True: the hook was not attached before.
@@ -82,7 +85,7 @@ Result<bool> attach_hook(const Place& place, const Program& program, bool force_
       if (updated.error().code != ErrorCode::kNotFound) return Failure(updated.error());
     }
     if (*link) {
-      if (auto removed = remove_pin(place.pin); !removed) return Failure(removed.error());
+      if (auto removed = remove_link(place.pin); !removed) return Failure(removed.error());
     }
     if (!force_clsact) {
       auto created = tcx::create(place, program.fd.get());
@@ -137,9 +140,10 @@ std::string refresh_hook(const std::string& root, const Hook& hook, const std::s
   }
   auto link = tcx::open(pin);
   if (!link) return link.error().message();
-  if (!*link || (*link)->program_id == program->id) return {};
+  if (!*link) return {};
   const Place place{&hook, pin, (*link)->ifindex, -1};
   if (place.ifindex != 0) {
+    if ((*link)->program_id == program->id) return {};
     done = tcx::update(**link, program->fd.get(), place);
     if (done) return {};
     if (done.error().code != ErrorCode::kNotFound) return done.error().message();

@@ -30,7 +30,8 @@
  *   3. Cannot be parsed: drop.
  *   4. Not a SYN, and a connection holds the tuple: goes on, the kernel finds it.
  *   5. A SYN, or what finds no connection (the last ACK of a SYN cookie): to the outbound listener. Without a listener a SYN
- *      waits (drop), and so does what only an application's listener would take; the rest gets the kernel's RST.
+ *      waits (drop), and so does what only an application's listener would take. The rest goes on and ends in the pod: with
+ *      a RST in IPv6, in silence in IPv4, whose RST must not have a foreign source; the next agent's listener sends it.
  *
  * to_pod, ingress of the pod's eth0
  *   1. Not TCP, or the destination is no enrolled pod's: goes on after one look-up.

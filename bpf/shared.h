@@ -113,7 +113,7 @@ enum weft_program {
 	X(UNCAPTURED, uncaptured, "a connection that is not captured")          \
 	X(CONNECTION, connection, "a connection that exists here")              \
 	X(SELF, self, "from the pod to itself")                                 \
-	X(NO_SOCKET, no_socket, "nothing listens here, the kernel resets it")   \
+	X(NO_SOCKET, no_socket, "nothing is here")   \
 	X(OPEN, open, "plaintext that needs no check")                          \
 	X(PROBE, probe, "a connection from the node itself")                    \
 	X(NOT_SYN, not_syn, "not a new connection")                             \

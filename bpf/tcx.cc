@@ -37,6 +37,9 @@ Result<bool> create(const Place& place, int program) {
     link.reset(link_first(program, place.ifindex, place.hook->ingress));
     if (!link) {
       if (errno == EINVAL) return false;
+      if (errno == EEXIST) {
+        return fail_errno(errno, "attach " + place.text() + " (is it attached there under another name or root?)");
+      }
       return fail_errno(errno, "attach " + place.text() + " (does the device exist?)");
     }
   }
@@ -75,6 +78,14 @@ Result<void> update(const Link& link, int program, const Place& place) {
     if (errno == ENOLINK) return fail(ErrorCode::kNotFound, "update " + place.text() + ": the device is gone");
     return fail_errno(errno, "update " + place.text());
   }
+  return {};
+}
+
+Result<void> detach(const std::string& pin) {
+  auto link = open(pin);
+  if (!link) return Failure(link.error());
+  if (!*link || (*link)->ifindex == 0) return {};
+  if (bpf_link_detach((*link)->fd.get()) != 0 && errno != ENOLINK) return fail_errno(errno, "detach the link " + pin);
   return {};
 }
 

@@ -25,4 +25,7 @@ Result<std::optional<Link>> open(const std::string& pin);
 /// Puts another program into a link, without a moment without one. kNotFound: the device is gone.
 Result<void> update(const Link& link, int program, const Place& place);
 
+/// Takes a pinned link off its device; the pin stays. Nothing happens where there is no pin or no device any more.
+Result<void> detach(const std::string& pin);
+
 }  // namespace weft::bpf::tcx

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf/attach.h"
+
+#include <bpf/bpf.h>
+#include <gmock/gmock.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "test/bpf/wired.h"
+
+namespace weft::test {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+TEST(AttachmentId, IsUniqueAndFitForBpffs) {
+  EXPECT_EQ(bpf::attachment_id("0a1B", "eth0"), "0a1B-eth0");
+  EXPECT_EQ(bpf::attachment_id("0a1B", "eth0.5"), "0a1B-eth0_2e5");
+  EXPECT_NE(bpf::attachment_id("a-b", "c"), bpf::attachment_id("a", "b-c"));
+  EXPECT_NE(bpf::attachment_id("a_2e", "c"), bpf::attachment_id("a.", "c"));
+  EXPECT_EQ(bpf::attachment_id("../x", "/"), "_2e_2e_2fx-_2f");
+}
+
+class Attach : public WiredTest {
+ protected:
+  [[nodiscard]] std::vector<std::string> verify(const bpf::Target& target) const {
+    auto wrong = bpf::verify(target);
+    if (!wrong) throw TestError(wrong.error().message());
+    return *wrong;
+  }
+  [[nodiscard]] std::string pin(const std::string& hook) const {
+    return root_ + "/links/" + a_.target.attachment + "/" + hook;
+  }
+  [[nodiscard]] unsigned long netns_of_thread() const {
+    struct stat st {};
+    EXPECT_EQ(::stat("/proc/thread-self/ns/net", &st), 0);
+    return st.st_ino;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Both, Attach, ::testing::Combine(::testing::Values(4), ::testing::Bool()), wired_name);
+
+TEST_P(Attach, IsIdempotentAndVerified) {
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+  EXPECT_THAT(*bpf::attachments(root_), UnorderedElementsAre("c1-eth0", "c2-eth0"));
+  struct stat before {
+  }, after{};
+  ASSERT_EQ(::lstat(pin("from_pod").c_str(), &before), 0);
+  EXPECT_EQ(S_ISLNK(before.st_mode), std::get<1>(GetParam()));
+  ASSERT_TRUE(bpf::attach(a_.target));
+  ASSERT_EQ(::lstat(pin("from_pod").c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino);
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+  EXPECT_EQ(netns_of_thread(), netns_->inode());
+}
+
+TEST_P(Attach, DetachTakesEverythingOff) {
+  ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
+  EXPECT_THAT(*bpf::attachments(root_), ElementsAre("c2-eth0"));
+  EXPECT_EQ(verify(a_.target).size(), 5U);
+  ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
+  ASSERT_TRUE(bpf::detach(root_, "never-was"));
+  EXPECT_THAT(verify(b_.target), IsEmpty());
+  EXPECT_EQ(netns_of_thread(), netns_->inode());
+  // The pod is on its own now.
+  Fd app = socket_in(*a_.netns, a_.address);
+  EXPECT_TRUE(connect_error(app.get(), {f().mesh, 80}, milliseconds(100)));
+  EXPECT_EQ(counter("from_pod", "a new connection to the mesh"), 0U);
+  ASSERT_TRUE(bpf::attach(a_.target));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+}
+
+TEST_P(Attach, FailureLeavesNothing) {
+  ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
+  bpf::Target bad = a_.target;
+  bad.host_ifindex = 9999;
+  const auto result = bpf::attach(bad);
+  ASSERT_FALSE(result);
+  EXPECT_THAT(result.error().message(), HasSubstr("attach to_pod_host on ifindex 9999 of the host"));
+  EXPECT_THAT(*bpf::attachments(root_), ElementsAre("c2-eth0"));
+  bad.root += "-elsewhere";
+  const auto nowhere = bpf::attach(bad);
+  ASSERT_FALSE(nowhere);
+  EXPECT_THAT(nowhere.error().message(), HasSubstr("has weft-agent run on this node?"));
+}
+
+TEST_P(Attach, ANewAgentsProgramsReplaceTheOldOnes) {
+  capture_.reset();
+  auto loaded = bpf::Capture::load(settings());
+  ASSERT_TRUE(loaded) << loaded.error().message();
+  capture_ = std::move(*loaded);
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+  EXPECT_THAT(verify(b_.target), IsEmpty());
+}
+
+TEST_P(Attach, ALostDeviceIsSeenAndReplaced) {
+  netns_->ip("link del vetha");
+  const auto wrong = verify(a_.target);
+  EXPECT_EQ(wrong.size(), 4U);  // lo is still there
+  EXPECT_THAT(wrong[0], HasSubstr(std::get<1>(GetParam()) ? "the filter is gone" : "that it was attached to is gone"));
+  connect_veth(*netns_, "vetha", *a_.netns, "eth0");
+  a_.target.ifindex = static_cast<std::uint32_t>(std::stoul(a_.netns->ip("-o link show eth0")));
+  a_.target.host_ifindex = static_cast<std::uint32_t>(std::stoul(netns_->ip("-o link show vetha")));
+  ASSERT_TRUE(bpf::attach(a_.target));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+}
+
+TEST_P(Attach, RefreshForgetsLostDevices) {
+  if (std::get<1>(GetParam())) GTEST_SKIP() << "a filter's record says only that nothing is there";
+  netns_->ip("link del vetha");
+  EXPECT_THAT(*bpf::refresh(root_), IsEmpty());
+  for (const auto& text : verify(a_.target)) EXPECT_THAT(text, HasSubstr(": not attached"));
+}
+
+TEST_P(Attach, AMissingHookIsNamed) {
+  if (std::get<1>(GetParam())) {
+    a_.netns->ip("link set eth0 down");
+    must_run_in(*a_.netns, {"tc", "qdisc", "del", "dev", "eth0", "clsact"});
+    EXPECT_THAT(verify(a_.target), ElementsAre(HasSubstr("to_pod on ifindex"), HasSubstr("from_pod on ifindex")));
+  } else {
+    ASSERT_EQ(::unlink(pin("guard").c_str()), 0);
+    EXPECT_THAT(verify(a_.target), ElementsAre(HasSubstr("guard on ifindex")));
+  }
+  // A link without a pin lingers for a moment.
+  EXPECT_TRUE(eventually(milliseconds(5000), [&] { return bpf::attach(a_.target).has_value(); }));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+}
+
+TEST_P(Attach, AttachesAgainAtOnce) {
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
+    const auto attached = bpf::attach(a_.target);
+    ASSERT_TRUE(attached) << attached.error().message();
+  }
+}
+
+TEST_P(Attach, WithoutAHostSideThePodIsUnguarded) {
+  ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
+  a_.target.host_ifindex = 0;
+  ASSERT_TRUE(bpf::attach(a_.target));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+  EXPECT_NE(::access(pin("guard").c_str(), F_OK), 0);
+}
+
+}  // namespace
+}  // namespace weft::test
