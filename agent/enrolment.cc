@@ -195,8 +195,8 @@ bool Enrolment::gone(const Attachment& attachment) {
   const Registration& r = attachment.registration;
   auto fd = netns_.open(r.netns_path);
   if (!fd) return fd.error().code == ErrorCode::kNotFound;
-  auto id = netns_.identify(fd->get());
-  return id ? !id->same(r.netns_id) : id.error().code == ErrorCode::kInvalid;
+  auto inode = netns_.inode(fd->get());
+  return inode ? *inode != r.netns_id.inode : inode.error().code == ErrorCode::kInvalid;
 }
 
 void Enrolment::sweep() {

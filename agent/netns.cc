@@ -103,17 +103,23 @@ Result<void> run_in_netns(int netns_fd, const std::function<Result<void>()>& wor
   return std::move(*result);
 }
 
-Result<NetnsId> KernelNetns::identify(int fd) {
+Result<std::uint64_t> KernelNetns::inode(int fd) {
   if (fd < 0) return fail(ErrorCode::kInvalid, "netns descriptor: none was given");
   if (!is_netns(fd)) return fail(ErrorCode::kInvalid, "netns descriptor: it is not a network namespace");
   struct stat st {};
   if (::fstat(fd, &st) < 0) return fail_errno(errno, "stat the netns descriptor");
+  return st.st_ino;
+}
+
+Result<NetnsId> KernelNetns::identify(int fd) {
+  auto number = inode(fd);
+  if (!number) return Failure(number.error());
   struct stat own {};
-  if (::stat("/proc/self/ns/net", &own) == 0 && own.st_ino == st.st_ino) {
+  if (::stat("/proc/self/ns/net", &own) == 0 && own.st_ino == *number) {
     return fail(ErrorCode::kInvalid,
                 "netns descriptor: it is the agent's own network namespace (a hostNetwork pod cannot be wired)");
   }
-  NetnsId id{.inode = st.st_ino};
+  NetnsId id{.inode = *number};
   auto entered = run_in_netns(fd, [&]() -> Result<void> {
     id.cookie = own_cookie();
     return {};

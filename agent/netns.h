@@ -29,6 +29,8 @@ class NetnsAccess {
   virtual ~NetnsAccess() = default;
   /// Errors: kInvalid where the descriptor is no network namespace, or is the agent's own.
   virtual Result<NetnsId> identify(int fd) = 0;
+  /// The inode alone, cheaply: enough where a held descriptor keeps it from being reused.
+  virtual Result<std::uint64_t> inode(int fd) = 0;
   /// Opens the netns that is mounted at `path`. Errors: kNotFound where the path is gone or is no netns any more.
   virtual Result<Fd> open(const std::string& path) = 0;
   /// Makes one set of listeners for each worker inside the netns.
@@ -39,6 +41,7 @@ class NetnsAccess {
 class KernelNetns : public NetnsAccess {
  public:
   Result<NetnsId> identify(int fd) override;
+  Result<std::uint64_t> inode(int fd) override;
   Result<Fd> open(const std::string& path) override;
   /// A listener is an AF_INET6 socket on [::1] and a free port, transparent, for both families (IPv4 connections come
   /// as IPv4-mapped ones), and never with SO_REUSEPORT, which bpf_sk_assign refuses before Linux 6.6 and which would

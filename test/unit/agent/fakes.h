@@ -118,6 +118,7 @@ class FakeNetns : public NetnsAccess {
     if (::fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) return fail(ErrorCode::kInvalid, "it is not a network namespace");
     return NetnsId{.inode = st.st_ino, .cookie = 0};
   }
+  Result<std::uint64_t> inode(int fd) override { return identify(fd).value().inode; }
   Result<Fd> open(const std::string& path) override {
     Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!fd) return fail_errno(errno, "open netns " + path);
