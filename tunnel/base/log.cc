@@ -3,8 +3,10 @@
 
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <cerrno>
+#include <iterator>
 
 namespace weft::log {
 namespace {
@@ -20,6 +22,22 @@ Result<spdlog::level::level_enum> parse_level(std::string_view name) {
   if (name == "off") return spdlog::level::off;
   return fail(ErrorCode::kInvalid,
               "log level '" + std::string(name) + "': expected error, warn, info, debug, trace or off");
+}
+
+spdlog::level::level_enum to_spdlog(Severity severity) {
+  switch (severity) {
+    case Severity::kError:
+      return spdlog::level::err;
+    case Severity::kWarn:
+      return spdlog::level::warn;
+    case Severity::kInfo:
+      return spdlog::level::info;
+    case Severity::kDebug:
+      return spdlog::level::debug;
+    case Severity::kTrace:
+      return spdlog::level::trace;
+  }
+  return spdlog::level::info;
 }
 
 /// Writes one JSON object a line; spdlog's own pattern cannot escape the message.
@@ -89,6 +107,19 @@ std::string level() {
       return "info";
   }
 }
+
+bool enabled(Severity severity) { return spdlog::default_logger_raw()->should_log(to_spdlog(severity)); }
+
+namespace detail {
+
+void write(Severity severity, fmt::string_view text, fmt::format_args args) {
+  if (!enabled(severity)) return;
+  fmt::memory_buffer line;
+  fmt::vformat_to(std::back_inserter(line), text, args);
+  spdlog::default_logger_raw()->log(to_spdlog(severity), spdlog::string_view_t(line.data(), line.size()));
+}
+
+}  // namespace detail
 
 std::string quote(std::string_view value) {
   std::string out = "\"";

@@ -2,6 +2,7 @@
 #include "tunnel/telemetry/access_log.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -80,7 +81,9 @@ std::string json_string(std::string_view value) {
     if (byte < 0x7f) {
       out += c;
     } else {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(byte));
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(byte));
+      out += escaped;
     }
   }
   return out;
@@ -115,7 +118,7 @@ std::string access_json(const ConnectionResult& result) {
 
 void log_access(const ConnectionResult& result) {
   const bool well = result.error.empty() && result.flag == ResponseFlag::kNone;
-  if (!spdlog::should_log(well ? spdlog::level::info : spdlog::level::warn)) return;
+  if (!log::enabled(well ? log::Severity::kInfo : log::Severity::kWarn)) return;
   const std::string line = access_line(result);
   if (well) {
     log::info("{}", line);
