@@ -17,12 +17,15 @@
 /// request carries the descriptor of the pod's netns as SCM_RIGHTS ancillary data; no other message carries one.
 ///
 /// Request: {"version": 1, "verb": "register" | "unregister" | "check" | "gc" | "status", ...} with
-///   register    containerId, ifName, netns (path), podNamespace, podName, podUid, addresses [text], ifindex,
-///   hostIfindex unregister  containerId, ifName check       containerId, ifName, netnsInode gc          valid:
-///   [{containerId, ifName}] status      nothing
-/// Reply: {"version": 1, "ok": true, "enrolled": bool, "notes": [text]} or
-///        {"version": 1, "ok": false, "code": "unavailable" | "invalid" | "denied" | "not-found" | "internal",
-///        "message": text}.
+/// - register: containerId, ifName, netns (path), podNamespace, podName, podUid, addresses [text], ifindex, hostIfindex
+/// - unregister: containerId, ifName
+/// - check: containerId, ifName, netnsInode
+/// - gc: valid: [{containerId, ifName}]
+/// - status: nothing
+///
+/// Reply: {"version": 1, "ok": true, "enrolled": bool, "notes": [text]}, or
+/// {"version": 1, "ok": false, "code": "unavailable" | "invalid" | "denied" | "not-found" | "internal", "message":
+/// text}.
 ///
 /// Order for a new pod: the plugin sends `register`; the agent opens the pod's listeners, writes its map entries and
 /// only then answers; the plugin attaches the programs. For a pod that goes: the plugin sends `unregister` first, so

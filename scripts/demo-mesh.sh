@@ -57,10 +57,16 @@ clean_up() {
   rm -f /var/lib/cni/results/${prefix}* 2>/dev/null || true
 }
 
+# add_netns NAME: a namespace without duplicate address detection, which would hold every ADD for two seconds.
+add_netns() {
+  ip netns add "$prefix$1"
+  in_netns "$1" sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+}
+
 make_nodes() {
   local here there
   for here in 1 2; do
-    ip netns add "${prefix}node$here"
+    add_netns "node$here"
     in_netns "node$here" ip link set lo up
     in_netns "node$here" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
     mkdir -p "$state/node$here/bpf"
@@ -150,7 +156,7 @@ chain() {
 
 add_pod() {
   local pod=$1
-  ip netns add "$prefix$pod"
+  add_netns "$pod"
   write_conflist "$pod"
   chain add "$pod" >"$state/$pod.result" 2>"$state/$pod.err" || {
     cat "$state/$pod.result" "$state/$pod.err" >&2
