@@ -130,10 +130,12 @@ static __always_inline int new_connection_out(struct __sk_buff *skb, struct bpf_
 static __always_inline int old_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, __u32 verdict,
 					      const struct packet *p)
 {
+	__u32 rcv_nxt;
+
 	if (verdict == WEFT_VERDICT_PASS)
 		return finish(WEFT_FROM_POD, WEFT_UNCAPTURED);
 	if (verdict != WEFT_VERDICT_CAPTURED) {
-		if (receiver_of(skb, p) != HELD_BY_CONNECTION)
+		if (!is_held(receiver_of(skb, p, &rcv_nxt)))
 			return finish(WEFT_FROM_POD, WEFT_UNCAPTURED);
 		if (!keep_verdict(sk, WEFT_VERDICT_CAPTURED))
 			return finish(WEFT_FROM_POD, WEFT_NO_STORAGE);
@@ -194,8 +196,8 @@ int deliver(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct weft_pod *pod, *peer;
-	enum held held = HELD_BY_NONE;
-	__u32 reason;
+	enum held held;
+	__u32 reason, rcv_nxt = 0;
 
 	if ((skb->mark & WEFT_MARK_MASK) != WEFT_MARK)
 		return -1;
@@ -215,15 +217,13 @@ int deliver(struct __sk_buff *skb)
 	if (p.vlan)
 		return finish(WEFT_DELIVER, WEFT_VLAN);
 
-	if (!p.syn) {
-		held = receiver_of(skb, &p);
-		if (held == HELD_BY_CONNECTION)
-			return finish(WEFT_DELIVER, WEFT_CONNECTION);
-	}
+	held = receiver_of(skb, &p, &rcv_nxt);
+	if (!p.syn && is_held(held))
+		return finish(WEFT_DELIVER, WEFT_CONNECTION);
 	peer = pod_of(&p.dst);
 	if (peer && peer->slot == pod->slot)
 		return finish(WEFT_DELIVER, WEFT_SELF);
-	reason = assign(skb, &p, pod->slot, WEFT_LISTENER_OUTBOUND);
+	reason = to_listener(skb, &p, pod->slot, WEFT_LISTENER_OUTBOUND, held, rcv_nxt, WEFT_LO_IFINDEX);
 	if (reason == WEFT_NO_LISTENER && !p.syn && held == HELD_BY_NONE)
 		reason = WEFT_NO_SOCKET;
 	return finish(WEFT_DELIVER, reason);
@@ -232,8 +232,10 @@ int deliver(struct __sk_buff *skb)
 SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
+	__u32 rcv_nxt = 0, ifindex = skb->ifindex;
 	struct packet p = {};
 	struct weft_pod *pod;
+	enum held held;
 
 	parse(skb, &p);
 	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
@@ -245,19 +247,22 @@ int to_pod(struct __sk_buff *skb)
 		return finish(WEFT_TO_POD, p.problem);
 	if (p.vlan)
 		return finish(WEFT_TO_POD, WEFT_VLAN);
-	if (!p.syn && receiver_of(skb, &p) == HELD_BY_CONNECTION)
+	held = receiver_of(skb, &p, &rcv_nxt);
+	if (!p.syn && is_held(held))
 		return finish(WEFT_TO_POD, WEFT_CONNECTION);
 
-	if (sender_of(skb, &p) == HELD_BY_CONNECTION)
+	if (is_held(sender_of(skb, &p)))
 		return finish(WEFT_TO_POD, WEFT_TUPLE_HELD);
 	if (p.dport == bpf_htons(WEFT_HBONE_PORT))
-		return finish(WEFT_TO_POD, assign(skb, &p, pod->slot, WEFT_LISTENER_HBONE));
+		return finish(WEFT_TO_POD,
+			      to_listener(skb, &p, pod->slot, WEFT_LISTENER_HBONE, held, rcv_nxt, ifindex));
 	if (take_probe(&p, pod->host_ifindex))
 		return finish(WEFT_TO_POD, WEFT_PROBE);
 	if (pod->inbound == WEFT_INBOUND_PASS)
 		return finish(WEFT_TO_POD, WEFT_OPEN);
 	if (pod->inbound == WEFT_INBOUND_CHECK)
-		return finish(WEFT_TO_POD, assign(skb, &p, pod->slot, WEFT_LISTENER_PLAINTEXT));
+		return finish(WEFT_TO_POD,
+			      to_listener(skb, &p, pod->slot, WEFT_LISTENER_PLAINTEXT, held, rcv_nxt, ifindex));
 	return finish(WEFT_TO_POD, WEFT_REFUSED);
 }
 

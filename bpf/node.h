@@ -3,48 +3,12 @@
 #ifndef WEFT_BPF_NODE_H
 #define WEFT_BPF_NODE_H
 
+#include "kernel.h"
 #include "maps.h"
 #include "parse.h"
 
 /* The inode of the host's netns, set at load. */
 const volatile __u32 host_netns_inode;
-
-/*
- * The way from a TCP socket to the inode of its netns, by CO-RE: only names and nesting must match the running kernel.
- */
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct ns_common {
-	unsigned int inum;
-};
-
-struct net {
-	struct ns_common ns;
-};
-
-typedef struct {
-	struct net *net;
-} possible_net_t;
-
-struct sock_common {
-	possible_net_t skc_net;
-};
-
-struct sock {
-	struct sock_common __sk_common;
-};
-
-struct inet_sock {
-	struct sock sk;
-};
-
-struct inet_connection_sock {
-	struct inet_sock icsk_inet;
-};
-
-struct tcp_sock {
-	struct inet_connection_sock inet_conn;
-};
-#pragma clang attribute pop
 
 /* The packet's sender is a socket of the host's netns. */
 static __always_inline int sent_by_node(struct __sk_buff *skb)

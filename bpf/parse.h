@@ -38,6 +38,7 @@ enum packet_kind {
 struct packet {
 	struct weft_addr src; /* family 0: unknown */
 	struct weft_addr dst;
+	__u32 tcp; /* offset of the TCP header in the frame */
 	__be16 sport;
 	__be16 dport;
 	__be16 ethertype; /* behind VLAN tags */
@@ -61,6 +62,7 @@ static __always_inline void parse_tcp(struct __sk_buff *skb, __u32 offset, struc
 
 	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
 		return unparsed(p, WEFT_MALFORMED);
+	p->tcp = offset;
 	p->sport = tcp.source;
 	p->dport = tcp.dest;
 	p->syn = tcp.syn && !tcp.ack;

@@ -21,6 +21,9 @@
 #define WEFT_MARK 0x1000
 #define WEFT_MARK_MASK 0x1000
 
+/* Beside it or alone: a SYN that comes back after it ended a TIME_WAIT. */
+#define WEFT_MARK_AGAIN 0x2000
+
 #define WEFT_HBONE_PORT 15008
 #define WEFT_MAX_WORKERS 16
 #define WEFT_LISTENER_KINDS 3
@@ -124,7 +127,8 @@ enum weft_program {
 #define WEFT_CAPTURE_REASONS(X)                                                 \
 	X(CAPTURED_NEW, captured_new, "a new connection to the mesh")           \
 	X(CAPTURED, captured, "a captured connection")                          \
-	X(ASSIGNED, assigned, "handed to a listener of the agent")
+	X(ASSIGNED, assigned, "handed to a listener of the agent")              \
+	X(TIME_WAIT, time_wait, "ends the TIME_WAIT of its tuple, comes back")
 
 #define WEFT_DROP_REASONS(X)                                                    \
 	X(MALFORMED, malformed, "headers that cannot be parsed")                \
