@@ -72,7 +72,9 @@ class Wiring {
   CniResult<void> prepare() {
     const int netns = netns_.fd.get();
     const bool needs_v6 = std::ranges::any_of(addresses_, &IpAddress::is_v6);
-    auto changes = prepare_netns(netns, needs_v6);
+    const auto v4 = std::ranges::find_if(interface_.addresses, &IpAddress::is_v4);
+    const auto source = v4 != interface_.addresses.end() ? std::optional(*v4) : std::nullopt;
+    auto changes = prepare_netns(netns, needs_v6, source);
     if (!changes) return refuse(Code::kWiring, "prepare the pod's network namespace: " + changes.error().message());
     undo_.push([netns, made = *changes] { revert_netns(netns, made); });
     auto problems = verify_netns(netns, needs_v6);

@@ -67,7 +67,8 @@ class Netlink {
   /// The routes of one table.
   Result<std::vector<Route>> routes(int family, std::uint32_t table) const;
   /// Routes are added for the default prefix only; an existing one is kept (no error).
-  Result<void> add_default_route(int family, const Route& route) const;
+  /// `source`: the address that sockets get which send through the route; when it goes, so does the route.
+  Result<void> add_default_route(int family, const Route& route, const std::optional<IpAddress>& source = {}) const;
   Result<void> delete_default_route(int family, const Route& route) const;
 
  private:

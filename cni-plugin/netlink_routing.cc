@@ -58,7 +58,8 @@ std::uint32_t interface_of(rtnl_route* object) {
   return static_cast<std::uint32_t>(rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(object, 0)));
 }
 
-Owned<rtnl_route, rtnl_route_put> make_default_route(int family, const Route& route) {
+Owned<rtnl_route, rtnl_route_put> make_default_route(int family, const Route& route,
+                                                     const std::optional<IpAddress>& source = {}) {
   Owned<rtnl_route, rtnl_route_put> object(rtnl_route_alloc());
   const std::array<char, 16> zero{};
   const Owned<nl_addr, nl_addr_put> destination(nl_addr_build(family, zero.data(), family == AF_INET6 ? 16 : 4));
@@ -76,6 +77,11 @@ Owned<rtnl_route, rtnl_route_put> make_default_route(int family, const Route& ro
   rtnl_route_set_scope(object.get(), family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_HOST);
   rtnl_route_set_protocol(object.get(), RTPROT_STATIC);
   rtnl_route_set_dst(object.get(), destination.get());
+  if (source) {
+    const auto bytes = source->bytes();
+    const Owned<nl_addr, nl_addr_put> preferred(nl_addr_build(family, bytes.data(), bytes.size()));
+    if (preferred == nullptr || rtnl_route_set_pref_src(object.get(), preferred.get()) < 0) return nullptr;
+  }
   return object;
 }
 
@@ -125,8 +131,8 @@ Result<std::vector<Route>> Netlink::routes(int family, std::uint32_t table) cons
   return routes;
 }
 
-Result<void> Netlink::add_default_route(int family, const Route& route) const {
-  const auto object = make_default_route(family, route);
+Result<void> Netlink::add_default_route(int family, const Route& route, const std::optional<IpAddress>& source) const {
+  const auto object = make_default_route(family, route, source);
   const int status = object == nullptr ? -NLE_NOMEM : rtnl_route_add(socket_.get(), object.get(), NLM_F_EXCL);
   if (status < 0 && status != -NLE_EXIST) return netlink_failure(status, "add " + describe(family, route));
   return {};

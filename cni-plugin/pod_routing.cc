@@ -54,16 +54,16 @@ class Preparation {
  public:
   Preparation(const Netlink& netlink, RoutingChanges& changes) : netlink_(netlink), changes_(changes) {}
 
-  Result<void> run(bool needs_v6) {
+  Result<void> run(bool needs_v6, const std::optional<IpAddress>& source_v4) {
     if (auto up = netlink_.set_up(kLoopback); !up) return up;
     if (auto set = accept_local(); !set) return set;
-    if (auto added = family(AF_INET, changes_.rule_v4, changes_.route_v4); !added) return added;
+    if (auto added = family(AF_INET, changes_.rule_v4, changes_.route_v4, source_v4); !added) return added;
     if (needs_v6 && !lo_has_v6()) {
       if (auto enabled = write_sysctl(kDisableV6, '0'); !enabled) return enabled;
       changes_.enabled_v6 = true;
     }
     if (!lo_has_v6()) return {};
-    return family(AF_INET6, changes_.rule_v6, changes_.route_v6);
+    return family(AF_INET6, changes_.rule_v6, changes_.route_v6, {});
   }
 
  private:
@@ -76,7 +76,7 @@ class Preparation {
     return {};
   }
 
-  Result<void> family(int family, bool& rule_added, bool& route_added) {
+  Result<void> family(int family, bool& rule_added, bool& route_added, const std::optional<IpAddress>& source) {
     auto rules = netlink_.rules(family);
     if (!rules) return Failure(std::move(rules.error()));
     if (std::ranges::find(*rules, kRule) == rules->end()) {
@@ -86,7 +86,7 @@ class Preparation {
     auto routes = netlink_.routes(family, kCaptureTable);
     if (!routes) return Failure(std::move(routes.error()));
     if (std::ranges::find(*routes, kRoute) == routes->end()) {
-      if (auto added = netlink_.add_default_route(family, kRoute); !added) return added;
+      if (auto added = netlink_.add_default_route(family, kRoute, source); !added) return added;
       route_added = true;
     }
     return {};
@@ -134,13 +134,13 @@ Result<void> verify_family(const Netlink& netlink, int family, std::vector<std::
 
 }  // namespace
 
-Result<RoutingChanges> prepare_netns(int netns_fd, bool needs_v6) {
+Result<RoutingChanges> prepare_netns(int netns_fd, bool needs_v6, const std::optional<IpAddress>& source_v4) {
   auto scope = NetnsScope::enter(netns_fd);
   if (!scope) return Failure(std::move(scope.error()));
   auto netlink = Netlink::open();
   if (!netlink) return Failure(std::move(netlink.error()));
   RoutingChanges changes;
-  auto done = Preparation(*netlink, changes).run(needs_v6);
+  auto done = Preparation(*netlink, changes).run(needs_v6, source_v4);
   if (!done) {
     take_back(*netlink, changes);
     return Failure(std::move(done.error()));

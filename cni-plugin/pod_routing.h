@@ -2,14 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "tunnel/base/error.h"
+#include "tunnel/base/ip.h"
 
 /// What captured packets need inside a pod's netns, so that those which `deliver` has marked reach the agent's sockets
 /// whatever their destination: lo up, `ip rule pref 1 fwmark 0x1000/0x1000 lookup 1500`, `ip route local default dev lo
-/// table 1500`, and net.ipv4.conf.lo.accept_local=1; rule and route for IPv6 too where the netns has it.
+/// table 1500` (IPv4: `src` the pod's address, because an application that sets the mark itself routes by it too and
+/// would otherwise find no source address: it is captured over lo), and net.ipv4.conf.lo.accept_local=1; rule and route
+/// for IPv6 too where the netns has it.
 ///
 /// All functions take a descriptor of the pod's netns and leave the calling thread in the netns that it was in.
 namespace weft::cni {
@@ -26,9 +30,9 @@ struct RoutingChanges {
 };
 
 /// Brings everything in place that is not there yet. `needs_v6`: the pod's interface has IPv6 addresses, so lo gets
-/// IPv6 too where it was switched off. On failure what this call changed is undone, except that lo stays up: the
-/// runtime sets it up as well, at the same time.
-Result<RoutingChanges> prepare_netns(int netns_fd, bool needs_v6);
+/// IPv6 too where it was switched off. `source_v4`: an IPv4 address that the pod's interface has. On failure what this
+/// call changed is undone, except that lo stays up: the runtime sets it up as well, at the same time.
+Result<RoutingChanges> prepare_netns(int netns_fd, bool needs_v6, const std::optional<IpAddress>& source_v4);
 
 /// Takes back what prepare_netns changed. Never fails: what is gone is gone.
 void revert_netns(int netns_fd, const RoutingChanges& changes);
