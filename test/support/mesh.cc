@@ -21,6 +21,14 @@ void make_folder(const std::string& path) {
   if (::mkdir(path.c_str(), 0700) != 0) throw TestError("make " + path + ": failed");
 }
 
+/// No duplicate address detection on interfaces to come: it holds ADD for two seconds, and ptp does not wait for the
+/// one of the node's end, so that for up to two more the pod's first neighbour solicitation meets a gateway without an
+/// address.
+void skip_address_detection(const Netns& netns) {
+  netns.sysctl("net/ipv6/conf/all/accept_dad", "0");
+  netns.sysctl("net/ipv6/conf/default/accept_dad", "0");
+}
+
 }  // namespace
 
 std::string Mesh::Service::hostname() const { return name + "." + namespace_name + ".svc.cluster.local"; }
@@ -42,6 +50,7 @@ Mesh::~Mesh() = default;
 
 void Mesh::wire_nodes() {
   for (auto& node : nodes_) {
+    skip_address_detection(node->netns());
     node->netns().sysctl("net/ipv4/ip_forward", "1");
     node->netns().sysctl("net/ipv6/conf/all/forwarding", "1");
   }
@@ -67,6 +76,7 @@ Pod& Mesh::plan_pod(int node_index, const std::string& namespace_name, const std
   pod.v4_ = on.next_pod_address(false, number);
   pod.v6_ = on.next_pod_address(true, number);
   pod.container_id_ = "weftt" + std::to_string(pods_planned_);
+  skip_address_detection(pod.netns());
   for (const auto& [path, value] : pod.options_.sysctls) pod.netns_.sysctl(path, value);
   write_conflist(pod);
   if (pod.options_.enrolled) apply();
@@ -88,6 +98,11 @@ Pod& Mesh::add_pod(int node_index, const std::string& namespace_name, const std:
 }
 
 Finished Mesh::chain(const std::string& verb, Pod& pod) { return pod.node().chain(verb, pod); }
+
+void Mesh::set_enrolled(Pod& pod, bool enrolled) {
+  pod.options_.enrolled = enrolled;
+  apply();
+}
 
 void Mesh::remove_pod(Pod& pod) {
   const Finished removed = chain("del", pod);

@@ -143,6 +143,8 @@ class Mesh {
   Pod& plan_pod(int node, const std::string& namespace_name, const std::string& name, PodOptions options = {});
   /// Runs ADD or DEL of the chain for the pod (or any other verb of weft-chain).
   Finished chain(const std::string& verb, Pod& pod);
+  /// Lists the pod in the configuration or takes it out, and waits until the agents have it.
+  void set_enrolled(Pod& pod, bool enrolled);
   /// DEL, and the pod's namespace goes with its programs.
   void remove_pod(Pod& pod);
 
