@@ -58,7 +58,12 @@
 #include "parse.h"
 #include "redirect.h"
 
-/* A connected TCP socket of this packet, or a listener; not a request or time-wait socket, nor a raw one. */
+#define SOCK_STREAM 1
+
+/*
+ * A connected TCP socket of this packet, or a listener; not a request or time-wait socket, nor a raw one. Raw is also the
+ * kernel's own socket that sends the RSTs of all of a netns: a verdict would stick to it and meet the RSTs of others.
+ */
 static __always_inline struct bpf_sock *tcp_sender(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -66,7 +71,7 @@ static __always_inline struct bpf_sock *tcp_sender(struct __sk_buff *skb)
 	if (!sk)
 		return NULL;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != IPPROTO_TCP)
+	if (!sk || sk->protocol != IPPROTO_TCP || sk->type != SOCK_STREAM)
 		return NULL;
 	return sk;
 }
