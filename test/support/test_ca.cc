@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <fstream>
+#include <sstream>
 
 namespace weft::test {
 namespace {
@@ -17,6 +19,14 @@ void must(bool ok, const char* what) {
   if (ok) return;
   std::fprintf(stderr, "test CA: %s failed: %s\n", what, hbone::openssl_reason().c_str());
   std::abort();
+}
+
+std::string text_of(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  must(file.good(), path.c_str());
+  return text.str();
 }
 
 std::string pem_of(X509* certificate, EVP_PKEY* key) {
@@ -119,6 +129,17 @@ void set_alpn(SSL_CTX* context, const RawOptions& options) {
 TestCa::TestCa(const std::string& name) : key_(new_key()) {
   certificate_ = ca_certificate(name, key_.get(), nullptr, nullptr);
   roots_pem_ = pem_of(certificate_.get(), nullptr);
+}
+
+TestCa TestCa::load(const std::string& dir) {
+  TestCa out{Empty{}};
+  out.roots_pem_ = text_of(dir + "/root.pem");
+  auto certificates = hbone::read_certificates(out.roots_pem_, "root.pem");
+  auto key = hbone::read_private_key(text_of(dir + "/root-key.pem"), "root-key.pem");
+  must(certificates && certificates->size() == 1 && key, "load the root");
+  out.certificate_ = std::move(certificates->front());
+  out.key_ = std::move(*key);
+  return out;
 }
 
 TestCa TestCa::intermediate(const std::string& name) const {

@@ -28,6 +28,8 @@ struct LeafOptions {
 class TestCa {
  public:
   explicit TestCa(const std::string& name = "test root");
+  /// The root of a mesh, made by `weftctl ca init DIR`: for certificates that it should not have issued.
+  static TestCa load(const std::string& dir);
   /// A CA that this one signed. Its bundles carry it in chain_pem and this one in roots_pem.
   [[nodiscard]] TestCa intermediate(const std::string& name = "test intermediate") const;
 
