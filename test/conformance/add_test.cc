@@ -283,7 +283,7 @@ TEST_F(AddTest, T15_TwentyAtOnceAreSafe) {
       options.environment = {"CNI_COMMAND=" + command, "CNI_CONTAINERID=pod" + number, "CNI_IFNAME=eth0",
                              "CNI_NETNS=" + pods[static_cast<std::size_t>(i)]->path(),
                              "CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=p" + number};
-      running.push_back(Process::start({WEFT_CNI_BINARY}, options));
+      running.push_back(Process::start({plugin_path()}, options));
     }
     for (auto& process : running) {
       const Finished finished = process.finish(milliseconds(30'000));

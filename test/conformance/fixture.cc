@@ -20,11 +20,6 @@ namespace {
 constexpr auto kTcxIngress = static_cast<bpf_attach_type>(46);
 constexpr auto kTcxEgress = static_cast<bpf_attach_type>(47);
 
-std::string plugin_path() {
-  const char* other = std::getenv("WEFT_CNI");
-  return other != nullptr ? other : WEFT_CNI_BINARY;
-}
-
 /// The kernel adds routes of its own for IPv6 addresses some time after those appear.
 std::string without_lines(const std::string& text, const std::string& with) {
   std::istringstream lines(text);
@@ -42,6 +37,11 @@ int lines_of(const std::string& text, const std::string& with) {
 }
 
 }  // namespace
+
+std::string plugin_path() {
+  const char* other = std::getenv("WEFT_CNI");
+  return other != nullptr ? other : WEFT_CNI_BINARY;
+}
 
 Finished call_plugin(const Invocation& invocation) {
   SpawnOptions options;

@@ -30,6 +30,8 @@ struct Invocation {
   const Netns* netns = nullptr;  ///< where the runtime runs
 };
 Finished call_plugin(const Invocation& invocation);
+/// The binary under test.
+[[nodiscard]] std::string plugin_path();
 
 /// Expects a failure as the specification writes it: not 0, one JSON document with the four members on stdout. Gives
 /// it.
