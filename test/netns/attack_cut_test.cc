@@ -113,5 +113,30 @@ TEST_F(CutAttack, SocketsAreDestroyed) {
   }
 }
 
+// The application never hears that the agent's socket is gone, since its own pod shut lo meanwhile: it sends again and
+// again what was not acknowledged. Only the verdict in its socket tells then that this is a captured connection.
+TEST_F(CutAttack, SocketsAreDestroyedUnheard) {
+  const Process first = attacker().hold(victim().v4(), {"--interval", "0.01", "--timeout", "30"});
+  const Process second = attacker().hold(victim().v6(), {"--interval", "0.01", "--timeout", "30"});
+  const auto ss = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"-t", "-n", "-H", "state", "established", "sport = :8080"});
+    return attacker().start(arguments).finish(kDeadline).out;
+  };
+  ASSERT_NE(ss({"ss"}), "");
+  attacker().netns().ip("link set lo down");
+  const std::string destroyed = ss({"ss", "-K"});
+  const std::string left = ss({"ss"});
+  attacker().netns().ip("link set lo up");
+  if (destroyed.empty()) GTEST_SKIP() << "ss -K destroys nothing; the kernel lacks CONFIG_INET_DIAG_DESTROY?";
+  EXPECT_EQ(left, "");
+  const auto packets_out = [&] {
+    return packets(node(1), "from_pod", "a captured connection") +
+           packets(node(1), "from_pod", "a connection that is not captured");
+  };
+  const auto before = packets_out();
+  EXPECT_TRUE(eventually(kDeadline, [&] { return packets_out() >= before + 2; })) << "nothing is sent again";
+  expect_nothing_leaked();
+}
+
 }  // namespace
 }  // namespace weft::test
