@@ -131,7 +131,13 @@ std::string send_by_xdp(const Netns& netns, const std::string& interface, const 
     where.sxdp_family = AF_XDP;
     where.sxdp_flags = XDP_COPY;
     where.sxdp_ifindex = ::if_nametoindex(interface.c_str());
-    if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&where), sizeof where) != 0) return cannot("bind to " + interface);
+    // The kernel lets go of the queue some time after the last socket on it was closed.
+    int bound = -1;
+    const bool settled = eventually(milliseconds(5000), [&] {
+      bound = ::bind(fd.get(), reinterpret_cast<sockaddr*>(&where), sizeof where);
+      return bound == 0 || errno != EBUSY;
+    });
+    if (!settled || bound != 0) return cannot("bind to " + interface);
     frame.copy(static_cast<char*>(memory.at), kChunk);
     return send_first(fd.get(), std::min(frame.size(), kChunk));
   });
