@@ -26,8 +26,7 @@ class AddressSet {
   };
   [[nodiscard]] Result<Plan> plan(std::vector<Key> wanted) const {
     std::ranges::sort(wanted, less);
-    const auto repeated = std::ranges::unique(wanted, equal);
-    wanted.erase(repeated.begin(), repeated.end());
+    wanted.erase(std::unique(wanted.begin(), wanted.end(), equal), wanted.end());
     auto present = map_.keys();
     if (!present) return Failure(present.error());
     std::ranges::sort(*present, less);

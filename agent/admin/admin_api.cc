@@ -109,11 +109,11 @@ HttpHandler answer(Sources sources, HttpResponse (*make)(const AdminSources&)) {
 
 }  // namespace
 
-HttpRoutes metrics_routes(Sources sources) { return {{{"GET", "/metrics"}, answer(std::move(sources), metrics_of)}}; }
+HttpRoutes metrics_routes(const Sources& sources) { return {{{"GET", "/metrics"}, answer(sources, metrics_of)}}; }
 
-HttpRoutes ready_routes(Sources sources) { return {{{"GET", "/healthz/ready"}, answer(std::move(sources), ready_of)}}; }
+HttpRoutes ready_routes(const Sources& sources) { return {{{"GET", "/healthz/ready"}, answer(sources, ready_of)}}; }
 
-HttpRoutes admin_routes(Sources sources) {
+HttpRoutes admin_routes(const Sources& sources) {
   HttpRoutes routes = metrics_routes(sources);
   routes.merge(ready_routes(sources));
   routes[{"GET", "/config_dump"}] = answer(sources, config_dump_of);

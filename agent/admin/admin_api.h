@@ -34,10 +34,10 @@ struct AdminSources {
 /// The admin address: GET /config_dump, /pods, /connections, /counters, /status, /healthz/ready, /metrics; POST
 /// /logging with ?level=LEVEL (or level=reset), POST /quitquitquit. POST is refused with 403 unless the peer is on
 /// loopback.
-[[nodiscard]] HttpRoutes admin_routes(std::shared_ptr<const AdminSources> sources);
+[[nodiscard]] HttpRoutes admin_routes(const std::shared_ptr<const AdminSources>& sources);
 /// The metrics address: GET /metrics.
-[[nodiscard]] HttpRoutes metrics_routes(std::shared_ptr<const AdminSources> sources);
+[[nodiscard]] HttpRoutes metrics_routes(const std::shared_ptr<const AdminSources>& sources);
 /// The readiness address: GET /healthz/ready, 200, or 503 with what is missing, one a line.
-[[nodiscard]] HttpRoutes ready_routes(std::shared_ptr<const AdminSources> sources);
+[[nodiscard]] HttpRoutes ready_routes(const std::shared_ptr<const AdminSources>& sources);
 
 }  // namespace weft::admin

@@ -27,9 +27,9 @@ HttpRequest request_of(const httplib::Request& from) {
 
 httplib::Server::Handler wrap(HttpHandler handler) {
   return [handler = std::move(handler)](const httplib::Request& from, httplib::Response& to) {
-    HttpResponse response = handler(request_of(from));
+    const HttpResponse response = handler(request_of(from));
     to.status = response.status;
-    to.set_content(std::move(response.body), response.content_type.c_str());
+    to.set_content(response.body, response.content_type.c_str());
   };
 }
 
@@ -71,14 +71,14 @@ HttpServer::~HttpServer() {
 Endpoint HttpServer::address() const { return impl_->address; }
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const std::string& name, const Endpoint& address,
-                                                      HttpRoutes routes) {
+                                                      const HttpRoutes& routes) {
   auto impl = std::make_unique<Impl>();
   configure(impl->server);
-  for (auto& [key, handler] : routes) {
+  for (const auto& [key, handler] : routes) {
     if (key.first == "GET")
-      impl->server.Get(key.second, wrap(std::move(handler)));
+      impl->server.Get(key.second, wrap(handler));
     else
-      impl->server.Post(key.second, wrap(std::move(handler)));
+      impl->server.Post(key.second, wrap(handler));
   }
   const std::string host = address.address.to_string();
   impl->address = address;

@@ -34,7 +34,8 @@ using HttpRoutes = std::map<std::pair<std::string, std::string>, HttpHandler>;
 class HttpServer {
  public:
   /// Binds, then serves. Errors: kUnavailable naming the address that is taken or does not exist.
-  static Result<std::unique_ptr<HttpServer>> start(const std::string& name, const Endpoint& address, HttpRoutes routes);
+  static Result<std::unique_ptr<HttpServer>> start(const std::string& name, const Endpoint& address,
+                                                   const HttpRoutes& routes);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

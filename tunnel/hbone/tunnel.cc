@@ -268,7 +268,7 @@ TunnelPhase Tunnel::phase() const {
   return state_ == State::kOpen && (heard_ || side_ == Side::kServer) ? TunnelPhase::kOpen : TunnelPhase::kTls;
 }
 
-void Tunnel::fail(std::string why) {
+void Tunnel::fail(const std::string& why) {
   if (state_ == State::kClosed) return;
   const TunnelPhase reached = phase();
   state_ = State::kClosed;

@@ -97,7 +97,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   Result<void> drain_output();
   void on_ping_timer();
   [[nodiscard]] TunnelPhase phase() const;
-  void fail(std::string why);
+  void fail(const std::string& why);
 
   // SessionEvents
   void on_request(std::int32_t stream_id, const H2Headers& headers) override {

@@ -16,8 +16,7 @@ bool balancing_needs_us(const Service& service) {
 template <class T>
 void sort_unique(std::vector<T>& values) {
   std::ranges::sort(values);
-  const auto rest = std::ranges::unique(values);
-  values.erase(rest.begin(), rest.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
 }
 
 }  // namespace
