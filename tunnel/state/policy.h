@@ -70,7 +70,7 @@ struct PolicyVerdict {
 };
 
 /// Decides by every policy that applies to `destination`: its namespace's, the global ones, and its own list. Pure: the
-/// same arguments give the same verdict. Semantics: reference "Policy" in ARCHITECTURE.md.
+/// same arguments give the same verdict. Semantics: "Policy" in ARCHITECTURE.md.
 [[nodiscard]] PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context);
 
 /// False where no policy at all applies to the workload: then nothing needs to look at plaintext connections. Policies

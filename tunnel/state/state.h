@@ -77,7 +77,7 @@ class State {
   [[nodiscard]] const std::vector<PolicyPtr>& policies() const { return policies_; }
 
   /// The addresses whose connections must be captured: workloads with HBONE, and VIPs with an HBONE endpoint or a
-  /// waypoint, or whose balancing needs us (design of the capture map in ARCHITECTURE.md).
+  /// waypoint, or whose balancing needs us ("What is captured" in ARCHITECTURE.md).
   struct MeshAddresses {
     std::vector<IpAddress> addresses;  ///< sorted, unique
     std::vector<Cidr> cidrs;           ///< sorted, unique
