@@ -151,6 +151,13 @@ Pair connect_on_lo(const Netns& netns, const IpAddress& client, const IpAddress&
   for (const IpAddress& a : {client, server}) {
     netns.ip("addr replace " + a.to_string() + (a.is_v4() ? "/32" : "/128") + " dev lo" + (a.is_v6() ? " nodad" : ""));
   }
+  // A work queue of the kernel makes an IPv6 address local, some time after the command.
+  const auto is_local = [&](const IpAddress& a) {
+    return a.is_v4() || netns.ip("-6 route show table local").find("local " + a.to_string() + " ") != std::string::npos;
+  };
+  if (!eventually(milliseconds(10'000), [&] { return is_local(client) && is_local(server); })) {
+    throw TestError("the addresses on lo do not become local");
+  }
   const int af = client.is_v4() ? AF_INET : AF_INET6;
   Pair pair;
   pair.listener = must(sys::socket(af, SOCK_STREAM));
@@ -161,7 +168,7 @@ Pair connect_on_lo(const Netns& netns, const IpAddress& client, const IpAddress&
   must(sys::bind(pair.client.get(), Endpoint{client, 0}.to_sockaddr()));
   must(sys::connect(pair.client.get(), pair.server_end.to_sockaddr()));
   pair.client_end = must(sys::local_endpoint(pair.client.get()));
-  const bool accepted = eventually(milliseconds(5000), [&] {
+  const bool accepted = eventually(milliseconds(10'000), [&] {
     auto got = must(sys::accept(pair.listener.get()));
     if (got) pair.server = std::move(got->fd);
     return got.has_value();

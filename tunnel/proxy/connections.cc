@@ -21,24 +21,28 @@ void Connection::finish(telemetry::ResponseFlag flag, const std::string& why) {
   result_.ended = worker_.loop.now();
   result_.flag = flag;
   result_.error = why;
+  const Bytes carried = bytes();
+  result_.bytes_sent = carried.sent;
+  result_.bytes_received = carried.received;
   if (metrics_) telemetry::ConnectionMetrics::bytes(*metrics_, result_.bytes_sent, result_.bytes_received);
   worker_.metrics.closed(metrics_, result_);
   telemetry::log_access(result_);
   worker_.connections.remove(*this);
 }
 
-ConnectionInfo Connection::info_of(const char* direction) const {
+ConnectionInfo Connection::info() const {
   ConnectionInfo info;
   info.pod = pod_->namespace_name + "/" + pod_->name;
-  info.direction = direction;
+  info.direction = direction();
   info.source = result_.source.endpoint;
   info.destination = result_.destination.endpoint;
   info.hbone = result_.hbone;
   if (result_.source.identity) info.source_identity = result_.source.identity->to_uri();
   if (result_.destination.identity) info.destination_identity = result_.destination.identity->to_uri();
   if (result_.service) info.service = result_.service->key();
-  info.bytes_sent = result_.bytes_sent;
-  info.bytes_received = result_.bytes_received;
+  const Bytes carried = bytes();
+  info.bytes_sent = carried.sent;
+  info.bytes_received = carried.received;
   info.age_seconds = std::chrono::duration<double>(worker_.loop.now() - result_.started).count();
   return info;
 }

@@ -27,7 +27,7 @@ class Connection : public loop::Deferred {
   virtual void on_change() = 0;
   /// Ends it now, from outside: both sides are reset.
   virtual void cut(telemetry::ResponseFlag flag, const std::string& why) = 0;
-  [[nodiscard]] virtual ConnectionInfo info() const = 0;
+  [[nodiscard]] ConnectionInfo info() const;
 
  protected:
   /// Counts it as opened: source, destination and service are known.
@@ -35,7 +35,13 @@ class Connection : public loop::Deferred {
   /// The last call: `why` empty where it ended well. Records the result and gives the object to the loop for deletion.
   void finish(telemetry::ResponseFlag flag, const std::string& why);
   [[nodiscard]] bool finished() const { return finished_; }
-  [[nodiscard]] ConnectionInfo info_of(const char* direction) const;
+  /// What was carried so far, from the source and to it.
+  struct Bytes {
+    std::uint64_t sent = 0, received = 0;
+  };
+  [[nodiscard]] virtual Bytes bytes() const = 0;
+  /// As ConnectionInfo names it.
+  [[nodiscard]] virtual const char* direction() const = 0;
   /// The pod's own workload in the current snapshot, null where it is not known yet.
   [[nodiscard]] state::WorkloadPtr own_workload() const;
 

@@ -105,16 +105,12 @@ void Inbound::refuse(int status, ResponseFlag flag, const std::string& why) {
   end(flag, why);
 }
 
-void Inbound::count() {
-  // From the client's side: what it sent went to the application.
-  result_.bytes_sent = pump_.to_app();
-  result_.bytes_received = pump_.from_app();
-}
+/// From the client's side: what it sent went to the application.
+Connection::Bytes Inbound::bytes() const { return {pump_.to_app(), pump_.from_app()}; }
 
 void Inbound::end(ResponseFlag flag, const std::string& why) {
   if (finished()) return;
   timer_.cancel();
-  count();
   tunnel_ = nullptr;
   pump_.cut(NGHTTP2_CANCEL);
   finish(flag, why);
@@ -130,13 +126,6 @@ void Inbound::on_pump_finished() { end(ResponseFlag::kNone, ""); }
 void Inbound::on_pump_broken(const std::string& why) {
   tunnel_ = nullptr;
   end(ResponseFlag::kNone, why);
-}
-
-ConnectionInfo Inbound::info() const {
-  ConnectionInfo info = info_of("inbound");
-  info.bytes_sent = pump_.to_app();
-  info.bytes_received = pump_.from_app();
-  return info;
 }
 
 /// An accepted connection whose pod has no certificate yet.

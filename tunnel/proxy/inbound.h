@@ -24,16 +24,16 @@ class Inbound final : public Connection, private StreamPump::Events {
 
   void on_change() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
-  [[nodiscard]] ConnectionInfo info() const override;
 
  private:
+  [[nodiscard]] Bytes bytes() const override;
+  [[nodiscard]] const char* direction() const override { return "inbound"; }
   /// True when the request names an address of this pod that may be dialled; refuses it otherwise.
   bool check_request();
   /// True when policy allows it now; sets `result_` otherwise.
   bool allowed();
   void refuse(int status, telemetry::ResponseFlag flag, const std::string& why);
   void end(telemetry::ResponseFlag flag, const std::string& why);
-  void count();
 
   void on_response(const hbone::H2Headers& /*headers*/) override {}
   void on_app_connected(const Error* error) override;

@@ -60,8 +60,6 @@ void InboundPlaintext::on_change() {
 void InboundPlaintext::cut(ResponseFlag flag, const std::string& why) {
   if (finished()) return;
   timer_.cancel();
-  result_.bytes_sent = pump_.left_to_right();
-  result_.bytes_received = pump_.right_to_left();
   pump_.cut();
   finish(flag, why);
 }
@@ -69,12 +67,5 @@ void InboundPlaintext::cut(ResponseFlag flag, const std::string& why) {
 void InboundPlaintext::on_pump_finished() { cut(ResponseFlag::kNone, ""); }
 
 void InboundPlaintext::on_pump_broken(const std::string& why) { cut(ResponseFlag::kNone, why); }
-
-ConnectionInfo InboundPlaintext::info() const {
-  ConnectionInfo info = info_of("inbound-plaintext");
-  info.bytes_sent = pump_.left_to_right();
-  info.bytes_received = pump_.right_to_left();
-  return info;
-}
 
 }  // namespace weft::proxy

@@ -21,9 +21,10 @@ class InboundPlaintext final : public Connection, private PumpOwner {
 
   void on_change() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
-  [[nodiscard]] ConnectionInfo info() const override;
 
  private:
+  [[nodiscard]] Bytes bytes() const override { return {pump_.left_to_right(), pump_.right_to_left()}; }
+  [[nodiscard]] const char* direction() const override { return "inbound-plaintext"; }
   bool allowed();
   void on_connected(const Error* error);
   void on_pump_finished() override;

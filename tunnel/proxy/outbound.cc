@@ -166,21 +166,20 @@ void Outbound::on_pump_broken(const std::string& why) {
   end(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": " + why);
 }
 
-void Outbound::count() {
-  if (stream_) {
-    result_.bytes_sent = stream_->from_app();
-    result_.bytes_received = stream_->to_app();
-  } else if (direct_) {
-    result_.bytes_sent = direct_->left_to_right();
-    result_.bytes_received = direct_->right_to_left();
-  }
+Connection::Bytes Outbound::bytes() const {
+  if (stream_) return {stream_->from_app(), stream_->to_app()};
+  if (direct_) return {direct_->left_to_right(), direct_->right_to_left()};
+  return {};
+}
+
+const char* Outbound::direction() const {
+  return destination_.kind == state::Destination::Kind::kHbone ? "outbound" : "passthrough";
 }
 
 /// The one way out. Whatever is still open is reset: the application sees a refusal, not an empty answer.
 void Outbound::end(ResponseFlag flag, const std::string& why) {
   if (finished()) return;
   timer_.cancel();
-  count();
   if (stream_) stream_->cut(NGHTTP2_CANCEL);
   if (direct_) direct_->cut();
   if (accepted_) {
@@ -192,17 +191,5 @@ void Outbound::end(ResponseFlag flag, const std::string& why) {
 }
 
 void Outbound::cut(ResponseFlag flag, const std::string& why) { end(flag, why); }
-
-ConnectionInfo Outbound::info() const {
-  ConnectionInfo info = info_of(destination_.kind == state::Destination::Kind::kHbone ? "outbound" : "passthrough");
-  if (stream_) {
-    info.bytes_sent = stream_->from_app();
-    info.bytes_received = stream_->to_app();
-  } else if (direct_) {
-    info.bytes_sent = direct_->left_to_right();
-    info.bytes_received = direct_->right_to_left();
-  }
-  return info;
-}
 
 }  // namespace weft::proxy

@@ -26,7 +26,6 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
 
   void on_change() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
-  [[nodiscard]] ConnectionInfo info() const override;
 
  private:
   enum class State : std::uint8_t {
@@ -38,6 +37,8 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
     kCopy,
   };
 
+  [[nodiscard]] Bytes bytes() const override;
+  [[nodiscard]] const char* direction() const override;
   void advance();
   bool choose_destination(const state::WorkloadPtr& own);
   void request_tunnel(const state::Workload& own);
@@ -52,7 +53,6 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   void on_app_connected(const Error* /*error*/) override {}
   void on_pump_finished() override;
   void on_pump_broken(const std::string& why) override;
-  void count();
 
   State state_ = State::kWorkload;
   Fd accepted_;  ///< until a pump takes it
