@@ -35,9 +35,11 @@ class Echo : public StreamHandler {
   void on_closed(std::uint32_t) override {}
   Chunk produce(std::span<std::byte> into) override {
     const std::size_t n = std::min(into.size(), waiting_.size());
-    std::memcpy(into.data(), waiting_.view().data(), n);
-    waiting_.consume(n);
-    if (n > 0) session_.consume(id_, n);
+    if (n > 0) {
+      std::memcpy(into.data(), waiting_.view().data(), n);
+      waiting_.consume(n);
+      session_.consume(id_, n);
+    }
     return {n, ended_ && waiting_.empty()};
   }
 
