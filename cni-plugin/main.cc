@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "cni-plugin/commands.h"
+#include "cni-plugin/install_command.h"
 
 namespace {
 
@@ -20,7 +21,8 @@ constexpr int kVersionWaitMs = 200;
 constexpr const char* kAbout =
     "weft-cni " WEFT_VERSION
     ": puts pods into the Weft mesh as the last plugin of a CNI chain (CNI 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0)\n"
-    "It is called by a container runtime with CNI_COMMAND and the network configuration on stdin.\n";
+    "It is called by a container runtime with CNI_COMMAND and the network configuration on stdin.\n"
+    "weft-cni install puts it there: see weft-cni --help.\n";
 
 /// All of stdin. VERSION must work whatever stdin is, so it waits only `wait_ms` for each part; -1: for ever.
 Result<std::string> read_input(int wait_ms) {
@@ -64,9 +66,11 @@ void fill_standard_descriptors() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   fill_standard_descriptors();
   std::signal(SIGPIPE, SIG_IGN);
+  // Runtimes give no arguments.
+  if (argc > 1) return weft::cni::install::run_command_line(argc, argv, WEFT_VERSION);
   const auto environment = weft::cni::Environment::from_process();
   if (environment.command.empty()) {
     std::fputs(kAbout, stderr);
