@@ -23,8 +23,10 @@ class Connection : public loop::Deferred {
   Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod);
 
   [[nodiscard]] const PodContext& pod() const { return *pod_; }
-  /// The snapshot or the certificates changed: go on waiting no longer, or end what is no longer allowed.
-  virtual void on_change() = 0;
+  /// There is a new snapshot: what waited for it goes on, and what it no longer allows ends.
+  virtual void on_snapshot() = 0;
+  /// There are new certificates: what waited for one goes on.
+  virtual void on_certificates() {}
   /// Ends it now, from outside: both sides are reset.
   virtual void cut(telemetry::ResponseFlag flag, const std::string& why) = 0;
   [[nodiscard]] ConnectionInfo info() const;

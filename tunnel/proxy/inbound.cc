@@ -65,14 +65,9 @@ bool Inbound::check_request() {
 }
 
 bool Inbound::allowed() {
-  const InboundDecision decision = decide_inbound(worker_, *pod_, result_.source, application_);
-  result_.destination.workload = decision.destination;
-  if (decision.destination) result_.destination.identity = decision.destination->identity();
-  result_.source.workload = decision.source;
-  result_.service = decision.service;
-  result_.policy = decision.allowed ? "" : decision.policy;
-  result_.error = decision.allowed ? "" : decision.reason;
-  return decision.allowed;
+  const bool allowed = allow_inbound(worker_, *pod_, application_, result_);
+  if (const auto& own = result_.destination.workload) result_.destination.identity = own->identity();
+  return allowed;
 }
 
 void Inbound::on_app_connected(const Error* error) {
@@ -93,7 +88,7 @@ void Inbound::on_app_connected(const Error* error) {
   pump_.start();
 }
 
-void Inbound::on_change() {
+void Inbound::on_snapshot() {
   if (!allowed()) cut(ResponseFlag::kDeny, result_.error);
 }
 
@@ -156,7 +151,7 @@ void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const 
   waiting_.emplace(id, std::move(waiting));
 }
 
-void InboundTunnels::on_change() {
+void InboundTunnels::go_on() {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     Waiting& waiting = *it->second;
     const auto own = worker_.state ? worker_.state->workload_by_uid(waiting.pod->workload_uid) : nullptr;

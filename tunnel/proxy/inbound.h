@@ -22,7 +22,7 @@ class Inbound final : public Connection, private StreamPump::Events {
   /// Call once, after it was added to the worker's connections.
   void start();
 
-  void on_change() override;
+  void on_snapshot() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
 
  private:
@@ -61,7 +61,7 @@ class InboundTunnels final : private hbone::TunnelOwner {
   /// Cuts a pod's tunnels.
   void close_pod(std::uint32_t slot, const std::string& why);
   /// The certificates or the snapshot changed: handshakes that waited go on.
-  void on_change();
+  void go_on();
   void drain();
 
  private:

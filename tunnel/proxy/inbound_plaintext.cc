@@ -33,15 +33,7 @@ void InboundPlaintext::start() {
   });
 }
 
-bool InboundPlaintext::allowed() {
-  const InboundDecision decision = decide_inbound(worker_, *pod_, result_.source, result_.destination.endpoint);
-  result_.destination.workload = decision.destination;
-  result_.source.workload = decision.source;
-  result_.service = decision.service;
-  result_.policy = decision.allowed ? "" : decision.policy;
-  result_.error = decision.allowed ? "" : decision.reason;
-  return decision.allowed;
-}
+bool InboundPlaintext::allowed() { return allow_inbound(worker_, *pod_, result_.destination.endpoint, result_); }
 
 void InboundPlaintext::on_connected(const Error* error) {
   timer_.cancel();
@@ -53,7 +45,7 @@ void InboundPlaintext::on_connected(const Error* error) {
   pump_.start();
 }
 
-void InboundPlaintext::on_change() {
+void InboundPlaintext::on_snapshot() {
   if (!allowed()) cut(ResponseFlag::kDeny, result_.error);
 }
 

@@ -19,7 +19,7 @@ class InboundPlaintext final : public Connection, private PumpOwner {
   /// Call once, after it was added to the worker's connections.
   void start();
 
-  void on_change() override;
+  void on_snapshot() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
 
  private:

@@ -8,32 +8,36 @@ namespace weft::proxy {
 
 bool is_proxy_port(std::uint16_t port) { return port == 15001 || port == 15006 || port == 15008; }
 
-InboundDecision decide_inbound(const WorkerContext& worker, const PodContext& pod, const telemetry::Party& source,
-                               const Endpoint& application) {
-  InboundDecision decision;
-  decision.destination = worker.state ? worker.state->workload_by_uid(pod.workload_uid) : nullptr;
-  if (decision.destination == nullptr) {
-    decision.reason = "the pod's workload is not known (it may have left the mesh)";
-    return decision;
+bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const Endpoint& application,
+                   telemetry::ConnectionResult& result) {
+  const auto destination = worker.state ? worker.state->workload_by_uid(pod.workload_uid) : nullptr;
+  result.destination.workload = destination;
+  result.source.workload = nullptr;
+  result.service = nullptr;
+  result.policy.clear();
+  result.error.clear();
+  if (destination == nullptr) {
+    result.error = "the pod's workload is not known (it may have left the mesh)";
+    return false;
   }
-  decision.source = worker.state->workload_by_address(worker.config.network, source.endpoint.address);
+  result.source.workload = worker.state->workload_by_address(worker.config.network, result.source.endpoint.address);
   // A service is named in telemetry when it is the only one with this target port.
-  for (const auto& [key, ports] : decision.destination->services) {
+  for (const auto& [key, ports] : destination->services) {
     for (const auto& [service_port, target_port] : ports) {
-      if (target_port == application.port && decision.service == nullptr) {
-        decision.service = worker.state->service_by_key(key);
+      if (target_port == application.port && result.service == nullptr) {
+        result.service = worker.state->service_by_key(key);
       }
     }
   }
   state::PolicyContext context;
-  context.source_identity = source.identity;
-  context.source = source.endpoint.address;
+  context.source_identity = result.source.identity;
+  context.source = result.source.endpoint.address;
   context.destination = application;
-  state::PolicyVerdict verdict = state::evaluate(*worker.state, *decision.destination, context);
-  decision.allowed = verdict.allowed;
-  decision.policy = std::move(verdict.policy);
-  decision.reason = std::move(verdict.reason);
-  return decision;
+  state::PolicyVerdict verdict = state::evaluate(*worker.state, *destination, context);
+  if (verdict.allowed) return true;
+  result.policy = std::move(verdict.policy);
+  result.error = std::move(verdict.reason);
+  return false;
 }
 
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,

@@ -11,16 +11,11 @@ namespace weft::proxy {
 /// The proxy's own ports, which no peer may ask for.
 [[nodiscard]] bool is_proxy_port(std::uint16_t port);
 
-/// What the current snapshot says of a connection into a pod.
-struct InboundDecision {
-  bool allowed = false;
-  state::WorkloadPtr destination, source;
-  state::ServicePtr service;
-  std::string policy, reason;
-};
-/// `source.identity` is the TLS peer, unset for plaintext. A pod that the snapshot does not know is denied.
-[[nodiscard]] InboundDecision decide_inbound(const WorkerContext& worker, const PodContext& pod,
-                                             const telemetry::Party& source, const Endpoint& application);
+/// Whether the current snapshot allows a connection into a pod. `result.source` says who asks: its endpoint, and the
+/// TLS peer as its identity, unset for plaintext. Fills in what the snapshot knows of both sides, and where it is
+/// denied the policy and the reason. A pod that the snapshot does not know is denied.
+[[nodiscard]] bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const Endpoint& application,
+                                 telemetry::ConnectionResult& result);
 
 /// Records a connection that ended before there was a Connection for it.
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,

@@ -31,8 +31,12 @@ void Outbound::start() {
   advance();
 }
 
-void Outbound::on_change() {
+void Outbound::on_snapshot() {
   if (state_ == State::kWorkload || state_ == State::kCertificate) advance();
+}
+
+void Outbound::on_certificates() {
+  if (state_ == State::kCertificate) advance();
 }
 
 /// Everything up to the first thing that must be waited for.

@@ -24,7 +24,8 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   /// Call once, after it was added to the worker's connections.
   void start();
 
-  void on_change() override;
+  void on_snapshot() override;
+  void on_certificates() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
 
  private:

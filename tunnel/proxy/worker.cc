@@ -36,7 +36,7 @@ class Worker::Impl {
   [[nodiscard]] loop::EventLoop& loop() { return *loop_; }
   void run();
   void set_state(std::shared_ptr<const state::State> state);
-  void on_change();
+  void on_certificates();
   void add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners);
   void remove_pod(std::uint32_t slot);
   [[nodiscard]] std::vector<ConnectionInfo> list_connections();
@@ -90,12 +90,13 @@ void Worker::Impl::run() {
 
 void Worker::Impl::set_state(std::shared_ptr<const state::State> state) {
   context_.state = std::move(state);
-  on_change();
+  inbound_.go_on();
+  context_.connections.for_each([](Connection& connection) { connection.on_snapshot(); });
 }
 
-void Worker::Impl::on_change() {
-  inbound_.on_change();
-  context_.connections.for_each([](Connection& connection) { connection.on_change(); });
+void Worker::Impl::on_certificates() {
+  inbound_.go_on();
+  context_.connections.for_each([](Connection& connection) { connection.on_certificates(); });
 }
 
 void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, PodListeners listeners) {
@@ -240,7 +241,7 @@ void Worker::set_state(std::shared_ptr<const state::State> state) {
 }
 
 void Worker::certificates_changed() {
-  impl_->loop().post([this] { impl_->on_change(); });
+  impl_->loop().post([this] { impl_->on_certificates(); });
 }
 
 void Worker::add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners) {
