@@ -3,6 +3,8 @@
 
 #include <bpf/bpf.h>
 #include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include "bpf/clsact.h"
 #include "bpf/hook.h"
 #include "bpf/tcx.h"
+#include "tunnel/base/fault.h"
 
 namespace weft::bpf {
 namespace {
@@ -56,20 +59,113 @@ std::vector<Place> places_of(const Target& target) {
   return places;
 }
 
+Result<std::vector<std::string>> entries_of(const std::string& folder) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), ::closedir);
+  if (!dir) {
+    if (errno == ENOENT) return names;
+    return fail_errno(errno, "list " + folder);
+  }
+  while (const dirent* entry = ::readdir(dir.get())) {
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+/// One call at a time works on an attachment: the plugin and the agent's reconciliation may meet. The lock is on the
+/// folder of its pins and ends with the descriptor.
+Result<Fd> lock_folder(const std::string& folder) {
+  for (;;) {
+    Fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd) return fail_errno(errno, "open " + folder);
+    if (::flock(fd.get(), LOCK_EX) != 0) {
+      if (errno == EINTR) continue;
+      return fail_errno(errno, "lock " + folder);
+    }
+    // Whoever had it before may have removed the folder, and another may have made it anew.
+    struct stat locked {
+    }, now{};
+    if (::fstat(fd.get(), &locked) == 0 && ::stat(folder.c_str(), &now) == 0 && locked.st_ino == now.st_ino) return fd;
+    if (errno == ENOENT) return fail_errno(ENOENT, "open " + folder);
+  }
+}
+
+/// The folder, made where it is missing, and locked.
+Result<Fd> make_and_lock_folder(const std::string& folder) {
+  for (;;) {
+    if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+      return fail_errno(errno, "make " + folder + " (is bpffs mounted there, and has weft-agent run on this node?)");
+    }
+    auto locked = lock_folder(folder);
+    if (locked || locked.error().errno_value != ENOENT) return locked;
+  }
+}
+
+/// The pins of the other attachments of the same pod for the same hook. The pod's lo is one for all of them: they share
+/// what is attached there.
+std::vector<std::string> shared_pins(const std::string& pin) {
+  const auto slash = pin.rfind('/');
+  const std::string folder = pin.substr(0, slash), name = pin.substr(slash + 1);
+  if (name != kHooks.front().name) return {};
+  const auto parent_end = folder.rfind('/');
+  const std::string parent = folder.substr(0, parent_end), own = folder.substr(parent_end + 1);
+  const std::string pod = own.substr(0, own.find('-') + 1);  // attachment_id() has one '-', behind the container
+  std::vector<std::string> pins;
+  auto entries = entries_of(parent);
+  if (!entries) return pins;
+  for (const std::string& entry : *entries) {
+    if (entry != own && entry.starts_with(pod)) pins.push_back(parent + "/" + entry + "/" + name);
+  }
+  return pins;
+}
+
 Result<void> remove_pin(const std::string& pin) {
   if (::unlink(pin.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove the pin " + pin);
   return {};
 }
 
-/// Takes a link off its device at once: without its pin alone it would stay for a moment, and refuse a new one.
+/// Takes a link off its device at once: without its pin alone it would stay for a moment, and refuse a new one. A link
+/// that another attachment shares stays.
 Result<void> remove_link(const std::string& pin) {
-  if (auto done = tcx::detach(pin); !done) return done;
+  auto link = tcx::open(pin);
+  if (!link) return Failure(link.error());
+  bool shared = false;
+  for (const std::string& other : *link ? shared_pins(pin) : std::vector<std::string>()) {
+    auto theirs = tcx::open(other);
+    shared = shared || (theirs && *theirs && (*theirs)->id == (*link)->id);
+  }
+  if (*link && !shared) {
+    if (auto done = tcx::detach(**link, pin); !done) return done;
+  }
   return remove_pin(pin);
 }
 
 Result<void> detach_pin(const std::string& pin) {
-  if (const auto record = clsact::read_record(pin)) return clsact::detach(pin, *record);
-  return remove_link(pin);
+  const auto record = clsact::read_record(pin);
+  if (!record) return remove_link(pin);
+  for (const std::string& other : shared_pins(pin)) {
+    const auto theirs = clsact::read_record(other);
+    if (theirs && theirs->netns_inode == record->netns_inode) return remove_pin(pin);
+  }
+  return clsact::detach(pin, *record);
+}
+
+/// Pins the link of another attachment of the pod here too. False: there is none.
+Result<bool> share_link(const Place& place, const Program& program) {
+  for (const std::string& other : shared_pins(place.pin)) {
+    auto link = tcx::open(other);
+    if (!link) return Failure(link.error());
+    if (!*link || (*link)->ifindex != place.ifindex) continue;
+    if ((*link)->program_id != program.id) {
+      if (auto updated = tcx::update(**link, program.fd.get(), place); !updated) return Failure(updated.error());
+    }
+    if (bpf_obj_pin((*link)->fd.get(), place.pin.c_str()) != 0) {
+      return fail_errno(errno, "pin " + place.text() + " at " + place.pin + " as well as at " + other);
+    }
+    return true;
+  }
+  return false;
 }
 
 /// True: the hook was not attached before.
@@ -88,6 +184,8 @@ Result<bool> attach_hook(const Place& place, const Program& program, bool force_
       if (auto removed = remove_link(place.pin); !removed) return Failure(removed.error());
     }
     if (!force_clsact) {
+      auto shared = share_link(place, program);
+      if (!shared || *shared) return shared;
       auto created = tcx::create(place, program.fd.get());
       if (!created || *created) return created;
     }
@@ -113,20 +211,6 @@ Result<std::string> check_hook(const Place& place, std::uint32_t program) {
   if ((*link)->ifindex != place.ifindex) return text + ": sits on ifindex " + std::to_string((*link)->ifindex);
   if ((*link)->program_id != program) return text + ": runs another program than the pinned one";
   return std::string();
-}
-
-Result<std::vector<std::string>> entries_of(const std::string& folder) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), ::closedir);
-  if (!dir) {
-    if (errno == ENOENT) return names;
-    return fail_errno(errno, "list " + folder);
-  }
-  while (const dirent* entry = ::readdir(dir.get())) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  std::ranges::sort(names);
-  return names;
 }
 
 /// What keeps a pinned hook from the program, empty if nothing does.
@@ -175,9 +259,8 @@ std::string attachment_id(const std::string& container_id, const std::string& if
 
 Result<void> attach(const Target& target) {
   const std::string folder = folder_of(target.root, target.attachment);
-  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-    return fail_errno(errno, "make " + folder + " (is bpffs mounted there, and has weft-agent run on this node?)");
-  }
+  const auto lock = make_and_lock_folder(folder);
+  if (!lock) return Failure(lock.error());
   std::vector<std::string> created;
   Result<void> result;
   for (const Place& place : places_of(target)) {
@@ -186,7 +269,8 @@ Result<void> attach(const Target& target) {
       result = Failure(program.error());
       break;
     }
-    auto attached = attach_hook(place, *program, target.force_clsact);
+    auto attached = fault_at(place.hook->name) ? Result<bool>(fail_errno(ENOSPC, "attach " + place.text()))
+                                               : attach_hook(place, *program, target.force_clsact);
     if (!attached) {
       result = Failure(attached.error());
       break;
@@ -204,6 +288,12 @@ Result<void> attach(const Target& target) {
 
 Result<void> detach(const std::string& root, const std::string& attachment) {
   const std::string folder = folder_of(root, attachment);
+  const auto lock = lock_folder(folder);
+  if (!lock) {
+    const int error = lock.error().errno_value;
+    if (error == ENOENT || error == ENOTDIR) return {};
+    return Failure(lock.error());
+  }
   auto pins = entries_of(folder);
   if (!pins) return Failure(pins.error());
   for (const std::string& name : *pins) {
@@ -236,6 +326,22 @@ Result<std::vector<std::string>> refresh(const std::string& root) {
     }
   }
   return wrong;
+}
+
+Result<bool> is_alive(const std::string& root, const std::string& attachment) {
+  const std::string folder = folder_of(root, attachment);
+  for (const Hook& hook : kHooks) {
+    const std::string pin = folder + "/" + hook.name;
+    if (const auto record = clsact::read_record(pin)) {
+      auto there = clsact::is_there(*record);
+      if (!there || *there) return there;
+      continue;
+    }
+    auto link = tcx::open(pin);
+    if (!link) return Failure(link.error());
+    if (*link && (*link)->ifindex != 0) return true;
+  }
+  return false;
 }
 
 Result<std::vector<std::string>> attachments(const std::string& root) { return entries_of(root + "/links"); }

@@ -28,7 +28,8 @@ struct Target {
 /// kernel has no TCX. Idempotent: an attachment of the current programs is left, an older one updated in place, a
 /// defunct one replaced. On failure what this call attached is taken off again. The calling thread's netns is the same
 /// afterwards. A clsact filter has no pin: a symbolic link in its place, to nowhere, keeps where it sits (clsact.h).
-/// Calls for one attachment must not overlap.
+/// The attachments of one container share what sits on the pod's lo. A lock on the folder of the pins keeps calls for
+/// one attachment apart, also those of other processes.
 Result<void> attach(const Target& target);
 
 /// Takes off what attach put on, as far as it still exists. Never fails because something is already gone.
@@ -41,6 +42,9 @@ Result<std::vector<std::string>> verify(const Target& target);
 /// Moves every attachment to the programs that are pinned now; takes away pins whose device is gone. For the agent
 /// after it replaced the programs. The texts name each hook that could not be moved and why: it keeps its old program.
 Result<std::vector<std::string>> refresh(const std::string& root);
+
+/// Whether any program of the attachment still sits on a device.
+Result<bool> is_alive(const std::string& root, const std::string& attachment);
 
 /// The attachments that have pins now.
 Result<std::vector<std::string>> attachments(const std::string& root);

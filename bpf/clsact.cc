@@ -82,6 +82,18 @@ Result<Fd> open_netns(const Record& record) {
 
 bool is_gone(int error) { return error == -ENOENT || error == -ENODEV || error == -EINVAL; }
 
+/// The program in our filter of a device of this netns; 0: there is none.
+Result<std::uint32_t> query(std::uint32_t ifindex, bool ingress) {
+  const LibbpfLog log;
+  const bpf_tc_hook hook = hook_of(ifindex, ingress);
+  bpf_tc_opts options = filter_options();
+  if (const int error = bpf_tc_query(&hook, &options); error != 0) {
+    if (is_gone(error)) return 0U;
+    return fail_errno(-error, "ask for the filter on ifindex " + std::to_string(ifindex) + log.text());
+  }
+  return options.prog_id;
+}
+
 }  // namespace
 
 std::optional<Record> read_record(const std::string& pin) {
@@ -165,17 +177,24 @@ Result<void> update(const Record& record, int program, const Hook& hook) {
   return {};
 }
 
+Result<bool> is_there(const Record& record) {
+  Fd netns;
+  if (record.netns_inode != 0) {
+    auto opened = open_netns(record);
+    if (!opened) return false;
+    netns = std::move(*opened);
+  }
+  auto scope = NetnsScope::enter(netns ? netns.get() : -1);
+  if (!scope) return Failure(scope.error());
+  auto id = query(record.ifindex, record.ingress);
+  if (!id) return Failure(id.error());
+  return *id != 0;
+}
+
 Result<std::uint32_t> program_id(const Place& place) {
   auto scope = NetnsScope::enter(place.netns);
   if (!scope) return Failure(scope.error());
-  const LibbpfLog log;
-  const bpf_tc_hook hook = hook_of(place.ifindex, place.hook->ingress);
-  bpf_tc_opts options = filter_options();
-  if (const int error = bpf_tc_query(&hook, &options); error != 0) {
-    if (is_gone(error)) return 0U;
-    return fail_errno(-error, "ask for the filter of " + place.text() + log.text());
-  }
-  return options.prog_id;
+  return query(place.ifindex, place.hook->ingress);
 }
 
 }  // namespace weft::bpf::clsact

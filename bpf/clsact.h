@@ -31,6 +31,8 @@ Result<void> detach(const std::string& pin, const Record& record);
 /// Puts another program into a recorded filter. kNotFound: device or netns are gone, or the netns cannot be found
 /// again.
 Result<void> update(const Record& record, int program, const Hook& hook);
+/// Whether netns, device and filter of a record still exist.
+Result<bool> is_there(const Record& record);
 /// The program in the filter; 0: there is no filter.
 Result<std::uint32_t> program_id(const Place& place);
 

@@ -61,6 +61,7 @@ Result<std::optional<Link>> open(const std::string& pin) {
   if (bpf_obj_get_info_by_fd(link.fd.get(), &info, &length) != 0) {
     return fail_errno(errno, "ask the kernel about the pinned link " + pin);
   }
+  link.id = info.id;
   link.program_id = info.prog_id;
   // The kernel's tcx.ifindex; at the same place as xdp.ifindex, which old headers name.
   link.ifindex = info.xdp.ifindex;
@@ -81,11 +82,9 @@ Result<void> update(const Link& link, int program, const Place& place) {
   return {};
 }
 
-Result<void> detach(const std::string& pin) {
-  auto link = open(pin);
-  if (!link) return Failure(link.error());
-  if (!*link || (*link)->ifindex == 0) return {};
-  if (bpf_link_detach((*link)->fd.get()) != 0 && errno != ENOLINK) return fail_errno(errno, "detach the link " + pin);
+Result<void> detach(const Link& link, const std::string& pin) {
+  if (link.ifindex == 0) return {};
+  if (bpf_link_detach(link.fd.get()) != 0 && errno != ENOLINK) return fail_errno(errno, "detach the link " + pin);
   return {};
 }
 

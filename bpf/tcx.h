@@ -14,6 +14,7 @@ namespace weft::bpf::tcx {
 
 struct Link {
   Fd fd;
+  std::uint32_t id = 0;
   std::uint32_t program_id = 0;
   std::uint32_t ifindex = 0;  ///< 0: the device is gone
 };
@@ -25,7 +26,8 @@ Result<std::optional<Link>> open(const std::string& pin);
 /// Puts another program into a link, without a moment without one. kNotFound: the device is gone.
 Result<void> update(const Link& link, int program, const Place& place);
 
-/// Takes a pinned link off its device; the pin stays. Nothing happens where there is no pin or no device any more.
-Result<void> detach(const std::string& pin);
+/// Takes a link off its device; its pins stay. Nothing happens where there is no device any more. `pin` is for the
+/// error.
+Result<void> detach(const Link& link, const std::string& pin);
 
 }  // namespace weft::bpf::tcx

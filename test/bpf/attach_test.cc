@@ -136,6 +136,46 @@ TEST_P(Attach, AttachesAgainAtOnce) {
   }
 }
 
+TEST_P(Attach, TheInterfacesOfAPodShareItsLoopback) {
+  connect_veth(*netns_, "vetha2", *a_.netns, "net1");
+  bpf::Target second = a_.target;
+  second.attachment = a_.target.attachment.substr(0, a_.target.attachment.find('-')) + "-net1";
+  second.ifindex = static_cast<std::uint32_t>(std::stoul(a_.netns->ip("-o link show net1")));
+  second.host_ifindex = static_cast<std::uint32_t>(std::stoul(netns_->ip("-o link show vetha2")));
+  const auto attached = bpf::attach(second);
+  ASSERT_TRUE(attached) << attached.error().message();
+  EXPECT_THAT(verify(second), IsEmpty());
+  // In either order of leaving the other one keeps what it needs.
+  ASSERT_TRUE(bpf::detach(root_, second.attachment));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+  ASSERT_TRUE(bpf::attach(second));
+  ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
+  EXPECT_THAT(verify(second), IsEmpty());
+  EXPECT_EQ(verify(a_.target).size(), 5U);
+  ASSERT_TRUE(bpf::attach(a_.target));
+  ASSERT_TRUE(bpf::detach(root_, second.attachment));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+}
+
+TEST_P(Attach, CallsAtTheSameTimeDoNotDisturbEachOther) {
+  std::vector<std::thread> threads;
+  std::atomic<int> failures{0};
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      enter(*netns_);
+      for (int round = 0; round < 5; ++round) {
+        const bool done =
+            i == 0 ? bpf::detach(root_, a_.target.attachment).has_value() : bpf::attach(a_.target).has_value();
+        if (!done) ++failures;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+  ASSERT_TRUE(bpf::attach(a_.target));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+}
+
 TEST_P(Attach, WithoutAHostSideThePodIsUnguarded) {
   ASSERT_TRUE(bpf::detach(root_, a_.target.attachment));
   a_.target.host_ifindex = 0;
