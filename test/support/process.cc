@@ -9,10 +9,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <thread>
@@ -22,9 +24,17 @@
 
 namespace weft::test {
 
+milliseconds stretched(milliseconds deadline) {
+  static const int times = [] {
+    const char* text = std::getenv("WEFT_TEST_SLOW");
+    return text == nullptr ? 1 : std::max(1, std::atoi(text));
+  }();
+  return deadline * times;
+}
+
 bool eventually(milliseconds deadline, const std::function<bool()>& holds) {
   constexpr milliseconds kPause{5};
-  const auto end = std::chrono::steady_clock::now() + deadline;
+  const auto end = std::chrono::steady_clock::now() + stretched(deadline);
   while (!holds()) {
     if (std::chrono::steady_clock::now() >= end) return holds();
     std::this_thread::sleep_for(kPause);
@@ -184,7 +194,7 @@ std::string Process::err() const {
 std::optional<int> Process::wait(milliseconds deadline) {
   if (state_->status) return state_->status;
   pollfd ended{.fd = state_->pidfd.get(), .events = POLLIN, .revents = 0};
-  if (::poll(&ended, 1, static_cast<int>(deadline.count())) <= 0) return {};
+  if (::poll(&ended, 1, static_cast<int>(stretched(deadline).count())) <= 0) return {};
   int wait_status = 0;
   if (::waitpid(state_->pid, &wait_status, 0) == state_->pid) state_->status = decode(wait_status);
   return state_->status;
@@ -220,7 +230,7 @@ Finished Process::finish(milliseconds deadline) {
   const auto status = wait(deadline);
   if (!status) {
     kill();
-    throw TestError(state_->command + ": still running after " + std::to_string(deadline.count()) +
+    throw TestError(state_->command + ": still running after " + std::to_string(stretched(deadline).count()) +
                     " ms, killed; stdout: " + out() + " stderr: " + err());
   }
   eventually(milliseconds(500), [this] { return state_->open_pipes == 0; });

@@ -24,6 +24,10 @@ class TestError : public std::runtime_error {
 
 class Netns;
 
+/// A deadline as long as this machine needs: times WEFT_TEST_SLOW of the environment, for guests without KVM. All
+/// deadlines of the functions below are stretched so.
+milliseconds stretched(milliseconds deadline);
+
 /// Asks `holds` again and again until it says true or the deadline has passed; the last answer. The way to wait.
 bool eventually(milliseconds deadline, const std::function<bool()>& holds);
 

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "test/kernel/kernel_fixture.h"
+
+#include <sys/socket.h>
+#include <sys/utsname.h>
+
+#include <cstdio>
+#include <iostream>
+
+#include "bpf/attach.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+namespace weft::test {
+
+std::unique_ptr<Mesh> KernelMesh::mesh_;
+Pod *KernelMesh::client, *KernelMesh::server, *KernelMesh::outside;
+
+bool kernel_has_tcx() {
+  utsname name{};
+  int major = 0, minor = 0;
+  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &major, &minor) != 2) {
+    throw TestError("uname gives no version");
+  }
+  return major > 6 || (major == 6 && minor >= 6);
+}
+
+bool kernel_has_netns_cookie() {
+  const Fd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  std::uint64_t cookie = 0;
+  socklen_t length = sizeof cookie;
+  return ::getsockopt(probe.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) == 0;
+}
+
+void KernelMesh::SetUpTestSuite() {
+  if (!is_root()) return;
+  auto made = std::make_unique<Mesh>();
+  const auto add = [&](int node, const char* namespace_name, const char* name, bool enrolled) {
+    PodOptions options;
+    options.service_account = name;
+    options.enrolled = enrolled;
+    Pod& pod = made->add_pod(node, namespace_name, name, options);
+    pod.serve();
+    return &pod;
+  };
+  client = add(1, "shop", "client", true);
+  server = add(2, "bank", "server", true);
+  outside = add(2, "legacy", "outside", false);
+  mesh_ = std::move(made);
+}
+
+void KernelMesh::SetUp() {
+  WEFT_NEEDS_ROOT();
+  ASSERT_NE(mesh_, nullptr) << "the mesh could not be made";
+  log1_ = node1().log().size();
+  log2_ = node2().log().size();
+}
+
+void KernelMesh::TearDown() {
+  if (!HasFailure() || !mesh_) return;
+  std::cerr << "---- node1's agent:\n"
+            << node1().log().substr(log1_) << "---- node2's agent:\n"
+            << node2().log().substr(log2_);
+}
+
+std::string KernelMesh::check(Pod& pod) {
+  const Finished checked = mesh().chain("check", pod);
+  return checked.ok() ? "" : "status " + std::to_string(checked.status) + ": " + checked.out + checked.err;
+}
+
+std::string KernelMesh::pin(const Pod& pod, const std::string& hook) {
+  return pod.node().bpf_root() + "/links/" + bpf::attachment_id(pod.container_id(), "eth0") + "/" + hook;
+}
+
+std::vector<Segment> KernelMesh::plaintext_between(const Capture& capture, const Pod& a, const Pod& b) {
+  const auto is = [](const Endpoint& end, const Pod& pod) {
+    return end.address == pod.address_v4() || end.address == pod.address_v6();
+  };
+  return capture.segments([&](const Segment& s) {
+    const bool between = (is(s.source, a) && is(s.destination, b)) || (is(s.source, b) && is(s.destination, a));
+    return between && s.payload_bytes > 0 && s.source.port != 15008 && s.destination.port != 15008;
+  });
+}
+
+void KernelMesh::expect_captured(const Pod& from, const Pod& to, bool v6) {
+  SCOPED_TRACE(from.name() + " to " + to.name() + (v6 ? " by IPv6" : " by IPv4"));
+  const Capture veth(from.node().netns(), from.host_interface());
+  const std::string marker = "secret-of-" + from.name();
+  const Finished answer = from.get(of(to, v6), {"--marker", marker});
+  EXPECT_THAT(answer, IsAnswer(to.name(), v6 ? from.address_v6() : from.address_v4()));
+  EXPECT_FALSE(
+      veth.segments([](const Segment& s) { return s.destination.port == 15008 && s.payload_bytes > 0; }).empty())
+      << "no tunnel was seen";
+  EXPECT_TRUE(plaintext_between(veth, from, to).empty());
+  EXPECT_FALSE(veth.contains(marker));
+  EXPECT_EQ(veth.lost(), 0U);
+}
+
+}  // namespace weft::test

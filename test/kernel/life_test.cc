@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Attachments and their life: how the kernel holds the programs, and what agents and pods that go leave behind.
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/bpf.h>
+#include <net/if.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "bpf/attach.h"
+#include "bpf/hook.h"
+#include "cni-plugin/registration.h"
+#include "test/kernel/kernel_fixture.h"
+#include "test/netns/attack_packet.h"
+#include "test/netns/attack_raw.h"
+
+namespace weft::test {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr milliseconds kSoon{10'000};
+const std::vector<std::string> kImpatient{"--connect-timeout", "1", "--timeout", "1"};
+
+TEST_F(KernelMesh, EveryProgramIsAttachedTheKernelsWay) {
+  constexpr std::uint32_t kTcxLink = 11;  // BPF_LINK_TYPE_TCX, newer than Debian 12's header
+  for (Pod* pod : {client, server, outside}) {
+    for (const auto& hook : bpf::kHooks) {
+      SCOPED_TRACE(pod->name() + " " + hook.name);
+      struct stat found {};
+      ASSERT_EQ(::lstat(pin(*pod, hook.name).c_str(), &found), 0);
+      EXPECT_EQ(S_ISLNK(found.st_mode), !kernel_has_tcx());  // a clsact filter has a record
+      if (!kernel_has_tcx()) continue;
+      const Fd link(bpf_obj_get(pin(*pod, hook.name).c_str()));
+      bpf_link_info info{};
+      std::uint32_t length = sizeof info;
+      ASSERT_EQ(bpf_obj_get_info_by_fd(link.get(), &info, &length), 0);
+      EXPECT_EQ(static_cast<std::uint32_t>(info.type), kTcxLink);
+    }
+    EXPECT_EQ(check(*pod), "");
+  }
+}
+
+/// A program of somebody else that accepts every packet, so that what is behind it never runs.
+Fd accept_all() {
+  const bpf_insn program[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+                              {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
+  Fd fd(bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "accept_all", "GPL", program, 2, nullptr));
+  if (!fd) throw TestError("load a program of two instructions: refused");
+  return fd;
+}
+
+/// Attaches a program on the ingress of a node's interface as another agent does, ahead of what is there. Gives the
+/// link's descriptor, or none where it is a filter, which stays.
+Fd attach_ahead(const Node& node, const std::string& interface, int program) {
+  return run_in(node.netns(), [&] {
+    const unsigned ifindex = ::if_nametoindex(interface.c_str());
+    if (kernel_has_tcx()) {
+      constexpr std::uint32_t kTcxIngress = 46, kBefore = 8;
+      bpf_attr attr{};
+      attr.link_create.prog_fd = static_cast<std::uint32_t>(program);
+      attr.link_create.target_ifindex = ifindex;
+      attr.link_create.attach_type = kTcxIngress;
+      attr.link_create.flags = kBefore;
+      Fd link(static_cast<int>(::syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof attr)));
+      if (!link) throw TestError("attach a foreign program by TCX: refused");
+      return link;
+    }
+    bpf_tc_hook hook{};
+    hook.sz = sizeof hook;
+    hook.ifindex = static_cast<int>(ifindex);
+    hook.attach_point = BPF_TC_INGRESS;
+    bpf_tc_opts options{};
+    options.sz = sizeof options;
+    options.prog_fd = program;
+    options.handle = 1;
+    options.priority = 1;
+    if (bpf_tc_attach(&hook, &options) != 0) throw TestError("attach a foreign filter: refused");
+    return Fd();
+  });
+}
+
+/// What the guard is for: a SYN in the clear that does not pass from_pod. True when it came to the wire all the same.
+bool bypass_gets_through(const Pod& from, const Pod& to) {
+  static int number = 0;
+  const std::string marker = "secret-past-" + std::to_string(++number) + ".";
+  const auto stopped = [&] {
+    return metric(from.node().metrics(), "weft_bpf_packets_total",
+                  {"program=\"guard\"", "reason=\"plaintext into the mesh past the agent\""});
+  };
+  const Capture wire(from.node().netns(), Node::kWire);
+  const double before = stopped();
+  const TcpPacket syn{.source = from.v4(40'000), .destination = to.v4(), .payload = marker};
+  const Link link = link_between(from.netns(), "eth0", from.node().netns(), from.host_interface());
+  PacketSender(from.netns(), "eth0", Way::kQdiscBypass).send(frame(link, syn.bytes()));
+  EXPECT_TRUE(eventually(kSoon, [&] { return stopped() > before || wire.contains(marker); })) << "it is nowhere";
+  return wire.contains(marker);
+}
+
+TEST_F(KernelMesh, WeftIsAheadOfProgramsThatWereThereBefore) {
+  Pod& pod = mesh().add_pod(1, "shop", "crowded");
+  EXPECT_TRUE(pod.get(server->v4()).ok());
+  EXPECT_FALSE(bypass_gets_through(pod, *server));
+
+  const Fd foreign = accept_all();
+  const Fd link = attach_ahead(node1(), pod.host_interface(), foreign.get());
+  EXPECT_TRUE(bypass_gets_through(pod, *server)) << "a program ahead hides nothing: this test shows nothing";
+
+  run_in(node1().netns(), [&] {
+    const bpf::Target target{.root = node1().bpf_root(),
+                             .attachment = bpf::attachment_id(pod.container_id(), "eth0"),
+                             .pod_netns = pod.netns().fd(),
+                             .ifindex = run_in(pod.netns(), [] { return ::if_nametoindex("eth0"); }),
+                             .host_ifindex = ::if_nametoindex(pod.host_interface().c_str())};
+    ASSERT_TRUE(bpf::detach(target.root, target.attachment));
+    const auto attached = bpf::attach(target);
+    ASSERT_TRUE(attached) << attached.error().message();
+  });
+  EXPECT_FALSE(bypass_gets_through(pod, *server));
+  EXPECT_EQ(check(pod), "");
+  mesh().remove_pod(pod);
+}
+
+// Before 6.6 a pod with CAP_NET_ADMIN can take the programs off its own end. TCX links stay whatever it does.
+TEST_F(KernelMesh, APodThatDeletesItsQdiscIsFoundAndStaysGuarded) {
+  Pod& pod = mesh().add_pod(1, "shop", "digger");
+  expect_captured(pod, *server, false);
+  run({"tc", "qdisc", "del", "dev", "eth0", "clsact"}, {.netns = &pod.netns(), .environment = {}, .input = {}});
+  const Capture wire(node1().netns(), Node::kWire);
+  const auto bypasses = [&] {
+    return metric(node1().metrics(), "weft_bpf_packets_total", {"program=\"guard\"", "verdict=\"drop\""});
+  };
+  for (const bool v6 : {false, true}) {
+    const double before = bypasses();
+    const Finished answer = pod.get(of(*server, v6), {"--connect-timeout", "2", "--marker", "secret-dug"});
+    EXPECT_EQ(answer.ok(), kernel_has_tcx()) << ::testing::PrintToString(answer);
+    EXPECT_EQ(bypasses() > before, !kernel_has_tcx());
+  }
+  EXPECT_TRUE(pod.get(outside->v4()).ok()) << "the control: what is not of the mesh still leaves";
+  EXPECT_FALSE(wire.contains("secret-dug"));
+  EXPECT_TRUE(plaintext_between(wire, pod, *server).empty());
+  EXPECT_EQ(wire.lost(), 0U);
+  if (kernel_has_tcx()) {
+    EXPECT_EQ(check(pod), "");
+  } else {
+    EXPECT_THAT(check(pod), HasSubstr("from_pod on ifindex"));
+  }
+  mesh().remove_pod(pod);
+}
+
+/// What the agent has written down of a pod.
+json record_of(Mesh& mesh, const Pod& pod) {
+  const std::string folder = mesh.folder().path() + "/" + pod.node().name() + "/run";
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (!entry.is_regular_file()) continue;
+    const json record = json::parse(read_file(entry.path()), nullptr, false);
+    if (record.is_object() && record.value("containerId", "") == pod.container_id()) return record;
+  }
+  throw TestError("no record of " + pod.name() + " in " + folder);
+}
+
+TEST_F(KernelMesh, ARegistrationIsOfOneNetnsWithAndWithoutCookies) {
+  const json record = record_of(mesh(), *client);
+  EXPECT_EQ(record.at("netnsInode").get<std::uint64_t>(), client->netns().inode());
+  EXPECT_EQ(record.at("netnsCookie").get<std::uint64_t>() != 0, kernel_has_netns_cookie());
+  cni::Request request;
+  request.verb = cni::Verb::kCheck;
+  request.key = {client->container_id(), "eth0"};
+  request.netns_inode = client->netns().inode();
+  const auto same = cni::call(node1().socket(), request, 5000);
+  ASSERT_TRUE(same) << same.error().message();
+  EXPECT_FALSE(same->error) << same->error->message();
+  request.netns_inode = server->netns().inode();
+  const auto other = cni::call(node1().socket(), request, 5000);
+  ASSERT_TRUE(other) << other.error().message();
+  EXPECT_TRUE(other->error) << "another netns under the name of a pod is let through";
+}
+
+/// Pins, registrations and map entries of the node, one a line.
+std::string traces(Mesh& mesh, Node& node) {
+  std::string found;
+  for (const auto& folder : {node.bpf_root() + "/links", mesh.folder().path() + "/" + node.name() + "/run"}) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+      if (entry.path().filename() != "pins" && !entry.is_socket()) found += entry.path().string() + "\n";
+    }
+  }
+  for (const char* map : {"pods", "interfaces"}) {
+    found += must_run({"bpftool", "-j", "map", "dump", "pinned", node.bpf_root() + "/maps/" + map}) + "\n";
+  }
+  return found + node.netns().ip("-br link show type veth");
+}
+
+TEST_F(KernelMesh, DelLeavesNothing) {
+  const std::string before = traces(mesh(), node1());
+  Pod& pod = mesh().add_pod(1, "shop", "brief");
+  EXPECT_TRUE(pod.get(server->v6()).ok());
+  Process held = pod.hold(server->v4());
+  EXPECT_NE(traces(mesh(), node1()), before);
+  mesh().remove_pod(pod);
+  EXPECT_TRUE(held.wait(kSoon).has_value()) << "a process of the deleted pod lives on";
+  EXPECT_EQ(traces(mesh(), node1()), before);
+  EXPECT_THAT(node1().admin("/config_dump"), Not(HasSubstr("brief")));
+}
+
+/// A transfer both ways that would take minutes, under way when this returns.
+Process start_bulk(const Pod& from, const Endpoint& to, const Capture& wire) {
+  Process bulk = from.start({program("weft-testapp"), "bulk", to.to_string(), "--send", "900000000", "--receive",
+                             "900000000", "--read-rate", "1000000", "--server-read-rate", "1000000", "--timeout", "3"});
+  const auto frames = wire.frames();
+  constexpr std::size_t kInTheMiddle = 100;
+  if (!eventually(kSoon, [&] { return wire.frames() > frames + kInTheMiddle; })) {
+    throw TestError("the transfer does not begin: " + bulk.out() + bulk.err());
+  }
+  return bulk;
+}
+
+TEST_F(KernelMesh, AKilledAgentLeaksNoByteAndTheNextTakesItsPodsUp) {
+  for (const bool v6 : {false, true}) {
+    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
+    const Capture veth(node1().netns(), client->host_interface());
+    const Capture wire(node1().netns(), Node::kWire);
+    Process bulk = start_bulk(*client, of(*server, v6), wire);
+    node1().kill_agent();
+    EXPECT_TRUE(bulk.wait(milliseconds(20'000)).has_value()) << "the application never noticed";
+    const Finished away = client->get(of(*server, v6), kImpatient);
+    EXPECT_FALSE(away.ok()) << ::testing::PrintToString(away);
+    const Finished past = client->get(of(*outside, v6));
+    EXPECT_TRUE(past.ok()) << "non-mesh traffic noticed: " << ::testing::PrintToString(past);
+
+    node1().start_agent();
+    EXPECT_EQ(check(*client), "");
+    expect_captured(*client, *server, v6);
+    EXPECT_TRUE(plaintext_between(veth, *client, *server).empty());
+    EXPECT_TRUE(plaintext_between(wire, *client, *server).empty());
+    EXPECT_EQ(veth.lost(), 0U);
+    EXPECT_EQ(wire.lost(), 0U);
+  }
+}
+
+TEST_F(KernelMesh, AKilledAgentOfTheServerLeaksNoByte) {
+  for (const bool v6 : {false, true}) {
+    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
+    const Capture veth(node2().netns(), server->host_interface());
+    const Capture wire(node1().netns(), Node::kWire);
+    Process bulk = start_bulk(*client, of(*server, v6), wire);
+    node2().kill_agent();
+    EXPECT_TRUE(bulk.wait(milliseconds(20'000)).has_value()) << "the client never noticed";
+    EXPECT_TRUE(plaintext_between(veth, *client, *server).empty());
+    EXPECT_TRUE(plaintext_between(wire, *client, *server).empty());
+    node2().start_agent();
+    EXPECT_TRUE(eventually(kSoon, [&] { return client->get(of(*server, v6)).ok(); }));
+    EXPECT_EQ(veth.lost(), 0U);
+    EXPECT_EQ(wire.lost(), 0U);
+  }
+  EXPECT_EQ(check(*server), "");
+}
+
+TEST_F(KernelMesh, AnAgentEndsWellAndTheNextReplacesThePrograms) {
+  const auto id = [&] {
+    const Fd fd(bpf_obj_get((node1().bpf_root() + "/programs/from_pod").c_str()));
+    bpf_prog_info info{};
+    std::uint32_t length = sizeof info;
+    EXPECT_EQ(bpf_obj_get_info_by_fd(fd.get(), &info, &length), 0);
+    return info.id;
+  };
+  const auto before = id();
+  node1().stop_agent();  // throws on anything but exit status 0
+  node1().start_agent();
+  EXPECT_NE(id(), before);
+  EXPECT_EQ(check(*client), "");  // each hook has the new program
+  expect_captured(*client, *server, false);
+}
+
+}  // namespace
+}  // namespace weft::test
