@@ -23,6 +23,8 @@ constexpr std::int64_t kRecheckMs = 5000;
 constexpr std::int64_t kRetryMs = 500;
 /// After the owner wrote at the same moment.
 constexpr std::int64_t kCollisionMs = 20;
+/// Without --watch: how long a file that somebody may be writing right now is waited for.
+constexpr std::int64_t kWrittenMs = 1000;
 /// An exclusive Cilium answers each event in the folder within a second.
 constexpr std::int64_t kCiliumStayMs = 5000;
 
@@ -63,6 +65,7 @@ class Installer {
   std::optional<std::int64_t> settles_;         ///< when an entry that is in place may be counted on
   bool ready_ = false;
   bool failed_ = false;
+  bool unsteady_ = false;  ///< a list may be in the middle of being written
   std::string told_state_, told_skipped_, told_cilium_;
 };
 
@@ -75,14 +78,15 @@ int Installer::run() {
   remove_leftovers(options_.bin_dir);
   remove_leftovers(options_.conf_dir);
   if (!options_.ready_file.empty()) (void)remove_file(options_.ready_file);
-  const auto deadline = now_ms() + std::int64_t{1000} * options_.wait_seconds;
+  const auto start = now_ms();
+  const auto deadline = start + std::int64_t{1000} * options_.wait_seconds;
   for (;;) {
     const bool complete = events->follow({options_.conf_dir, options_.bin_dir});
     auto next = std::min(pass(), now_ms() + (complete ? kRecheckMs : kRetryMs));
     if (!options_.watch) {
       if (ready_) return kOk;
       // An entry that is in place and only has to prove that it stays is worth the seconds.
-      const auto end = std::max(deadline, settles_.value_or(0));
+      const auto end = std::max({deadline, settles_.value_or(0), unsteady_ ? start + kWrittenMs : 0});
       if (now_ms() >= end) return failed_ ? kFailed : kNotInPlace;
       next = std::min(next, end);
     }
@@ -96,6 +100,7 @@ int Installer::run() {
 std::int64_t Installer::pass() {
   constexpr int kMaxChanges = 4;
   failed_ = false;
+  unsteady_ = false;
   settles_.reset();
   if (!place_program()) return now_ms() + kRetryMs;
   const bool active = takes_part();
@@ -152,7 +157,10 @@ std::int64_t Installer::change(const Survey& seen) {
   if (seen.wanted) edits.insert(edits.begin(), *seen.wanted);
   for (const auto& edit : edits) {
     auto done = apply(options_.conf_dir, edit);
-    if (!done && done.error().code == ErrorCode::kUnavailable) return now_ms() + kCollisionMs;
+    if (!done && done.error().code == ErrorCode::kUnavailable) {
+      unsteady_ = true;
+      return now_ms() + kCollisionMs;
+    }
     if (!done) return failed(done.error());
     if (!seen.wanted || edit.file != seen.wanted->file) {
       log::info("{} file={}", edit.text ? "took the entry out" : "removed the list of ours", path(edit.file));
@@ -194,6 +202,7 @@ std::int64_t Installer::judge(const Survey& seen) {
   const bool superseded = options_.watch && lock_ && !lock_->held();
   const bool in_place = seen.in_place || (superseded && seen.had_entry);
   if (!in_place) {
+    unsteady_ = !seen.skipped.empty();
     std::string why = seen.obstacle.empty() ? "the list " + path(seen.target) + " is without weft-cni" : seen.obstacle;
     if (!seen.cilium_backups.empty()) why += std::string(" (") + kCiliumAdvice + ")";
     set_ready(false, why);
