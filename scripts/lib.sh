@@ -26,6 +26,29 @@ jobs() {
   echo $((cores < fit ? cores : fit))
 }
 
+# go_tool NAME PACKAGE@VERSION: prints the path of build/tools/NAME, which Go 1.21 or later builds of that package where it
+# is not there already. Says why and fails where it cannot.
+go_tool() {
+  local name=$1 source=$2 folder=$root/build/tools minor
+  if [ ! -x "$folder/$name" ] || [ "$(cat "$folder/$name.source" 2>/dev/null)" != "$source" ]; then
+    minor=$(go env GOVERSION 2>/dev/null | sed -nE 's/^go1\.([0-9]+).*/\1/p')
+    [ "${minor:-0}" -ge 21 ] || { warn "no $name: Go 1.21 or later is not installed" && return 1; }
+    GOBIN=$folder CGO_ENABLED=0 go install "$source" >&2 ||
+      { warn "no $name: go install $source failed (is the module proxy reachable?)" && return 1; }
+    echo "$source" >"$folder/$name.source"
+  fi
+  echo "$folder/$name"
+}
+
+# cni_tools: builds the reference plugins and cnitool for the conformance tests, which skip what is not there.
+cni_tools() {
+  local plugin from=github.com/containernetworking
+  for plugin in main/{ptp,bridge,macvlan,loopback} ipam/host-local meta/{bandwidth,portmap,tuning}; do
+    go_tool "${plugin#*/}" "$from/plugins/plugins/$plugin@v1.9.1" >/dev/null || return 0
+  done
+  go_tool cnitool "$from/cni/cnitool@v1.3.1" >/dev/null || return 0
+}
+
 # add_counts FILE: reads lines "passed failed skipped", prints their sums in the same form.
 add_counts() { awk '{p += $1; f += $2; s += $3} END {print p + 0, f + 0, s + 0}' "$1"; }
 # closing_line PASSED FAILED SKIPPED: the plain last line of every script that counts.

@@ -43,6 +43,8 @@ std::string plugin_path() {
   return other != nullptr ? other : WEFT_CNI_BINARY;
 }
 
+bool is_weft_cni() { return std::filesystem::path(plugin_path()).filename() == "weft-cni"; }
+
 Finished call_plugin(const Invocation& invocation) {
   SpawnOptions options;
   options.netns = invocation.netns;

@@ -32,6 +32,11 @@ struct Invocation {
 Finished call_plugin(const Invocation& invocation);
 /// The binary under test.
 [[nodiscard]] std::string plugin_path();
+/// False when WEFT_CNI names another plugin, which calibrates the suite: what the contract asks of every chained plugin
+/// must hold for it too. What is Weft's own begins with `WEFT_OWN();`.
+[[nodiscard]] bool is_weft_cni();
+#define WEFT_OWN() \
+  if (!::weft::test::is_weft_cni()) GTEST_SKIP() << "not of the contract of every plugin: Weft's own"
 
 /// Expects a failure as the specification writes it: not 0, one JSON document with the four members on stdout. Gives
 /// it.

@@ -18,15 +18,6 @@ void expect_untouched(const Finished& answer, const std::string& server) {
   EXPECT_EQ(field(answer.out, "client"), field(answer.out, "own"));
 }
 
-bool is_clear_tcp_between(const Segment& segment, const Pod& a, const Pod& b) {
-  const auto is = [](const IpAddress& address, const Pod& pod) {
-    return address == pod.address_v4() || address == pod.address_v6();
-  };
-  const auto& [from, to] = std::pair{segment.source, segment.destination};
-  const bool pair = (is(from.address, a) && is(to.address, b)) || (is(from.address, b) && is(to.address, a));
-  return pair && from.port != 15008 && to.port != 15008;
-}
-
 TEST_F(MeshTraffic, PodsReachEachOtherAcrossNodesAndTheWireCarriesOnlyTheTunnel) {
   const Capture wire(node1().netns(), Node::kWire);
   EXPECT_THAT(client->get(db->v4(), {"--marker", "secret-v4"}), IsAnswer("db", client->address_v4()));
@@ -35,7 +26,7 @@ TEST_F(MeshTraffic, PodsReachEachOtherAcrossNodesAndTheWireCarriesOnlyTheTunnel)
   EXPECT_THAT(db->get(client->v6(), {"--marker", "secret-back"}), IsAnswer("client", db->address_v6()));
   EXPECT_FALSE(
       wire.segments([](const Segment& s) { return s.destination.port == 15008 && s.payload_bytes > 0; }).empty());
-  EXPECT_TRUE(wire.segments([](const Segment& s) { return is_clear_tcp_between(s, *client, *db); }).empty());
+  EXPECT_TRUE(wire.segments([](const Segment& s) { return is_clear_between(s, *client, *db); }).empty());
   EXPECT_FALSE(wire.contains("secret-"));
   EXPECT_EQ(wire.lost(), 0U);
 }
@@ -46,7 +37,7 @@ TEST_F(MeshTraffic, PodsOnOneNodeReachEachOtherThroughTheTunnelToo) {
   EXPECT_THAT(client->get(web1->v6(), {"--marker", "secret-v6"}), IsAnswer("web1", client->address_v6()));
   EXPECT_FALSE(
       veth.segments([](const Segment& s) { return s.destination.port == 15008 && s.payload_bytes > 0; }).empty());
-  EXPECT_TRUE(veth.segments([](const Segment& s) { return is_clear_tcp_between(s, *client, *web1); }).empty());
+  EXPECT_TRUE(veth.segments([](const Segment& s) { return is_clear_between(s, *client, *web1); }).empty());
   EXPECT_FALSE(veth.contains("secret-"));
   EXPECT_EQ(veth.lost(), 0U);
 }

@@ -53,6 +53,7 @@ void Mesh::wire_nodes() {
     skip_address_detection(node->netns());
     node->netns().sysctl("net/ipv4/ip_forward", "1");
     node->netns().sysctl("net/ipv6/conf/all/forwarding", "1");
+    if (options_.felix) node->felix_ = std::make_unique<FakeFelix>(node->netns(), *options_.felix);
   }
   if (nodes_.size() < 2) return;
   Node& a = *nodes_[0];
@@ -64,6 +65,10 @@ void Mesh::wire_nodes() {
     here->netns().ip("addr add " + here->address_v6().to_string() + "/64 dev wire nodad");
     here->netns().ip("route add 10.71." + far + ".0/24 via " + there->address_v4().to_string());
     here->netns().ip("route add fd71:0:0:" + far + "::/64 via " + there->address_v6().to_string());
+    // Proxy ARP answers for the gateway of Calico's pods only where the node itself would know a way to it.
+    if (options_.primary == Primary::kCalico) {
+      here->netns().ip("route add default via " + there->address_v4().to_string());
+    }
   }
 }
 
@@ -90,10 +95,8 @@ Pod& Mesh::add_pod(int node_index, const std::string& namespace_name, const std:
     throw TestError("ADD of " + namespace_name + "/" + name + ": " + added.out + added.err + "\nthe agent's log:\n" +
                     pod.node().log());
   }
-  const json result = json::parse(added.out);
-  for (const auto& interface : result.at("interfaces")) {
-    if (!interface.contains("sandbox") || interface["sandbox"] == "") pod.host_interface_ = interface.at("name");
-  }
+  pod.host_interface_ = pod.node().host_side(pod);
+  if (const FakeFelix* felix = pod.node().felix()) felix->add_endpoint(pod.host_interface_);
   return pod;
 }
 
@@ -107,31 +110,12 @@ void Mesh::set_enrolled(Pod& pod, bool enrolled) {
 void Mesh::remove_pod(Pod& pod) {
   const Finished removed = chain("del", pod);
   if (!removed.ok()) throw TestError("DEL of " + pod.name() + ": " + removed.out + removed.err);
+  if (const FakeFelix* felix = pod.node().felix(); felix != nullptr && !pod.host_interface_.empty()) {
+    felix->remove_endpoint(pod.host_interface_);
+  }
   for (auto& service : services_) std::erase(service.backends, &pod);
   std::erase_if(pods_, [&](const auto& owned) { return owned.get() == &pod; });
   apply();
-}
-
-void Mesh::write_conflist(Pod& pod) {
-  const Node& on = pod.node();
-  const auto subnet = [&](bool v6) {
-    const std::string text =
-        v6 ? "fd71:0:0:" + std::to_string(on.index()) + "::/64" : "10.71." + std::to_string(on.index()) + ".0/24";
-    return json::array({{{"subnet", text}}});
-  };
-  // The address is asked for, so that the configuration can name it before ADD.
-  const json ptp = {{"type", "ptp"},
-                    {"ipMasq", false},
-                    {"args", {{"cni", {{"ips", {pod.v4_.to_string(), pod.v6_.to_string()}}}}}},
-                    {"ipam",
-                     {{"type", "host-local"},
-                      {"dataDir", on.folder_ + "/ipam"},
-                      {"ranges", {subnet(false), subnet(true)}},
-                      {"routes", {{{"dst", "0.0.0.0/0"}}, {{"dst", "::/0"}}}}}}};
-  const json weft = {
-      {"type", "weft-cni"}, {"agentSocket", on.socket()}, {"bpfRoot", on.bpf_root()}, {"logLevel", "debug"}};
-  const json conflist = {{"cniVersion", "1.0.0"}, {"name", "weftt-" + on.name()}, {"plugins", {ptp, weft}}};
-  pod.conflist_ = folder_.write(on.name() + "/" + pod.container_id_ + ".conflist", conflist.dump(2));
 }
 
 std::pair<IpAddress, IpAddress> Mesh::add_service(const std::string& namespace_name, const std::string& name,

@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "test/support/capture.h"
+#include "test/support/mesh_felix.h"
 #include "test/support/netns.h"
 #include "test/support/process.h"
 #include "tunnel/base/ip.h"
 
 /// A mesh on one machine: nodes are network namespaces joined by one veth wire, each with the real weft-agent; pods are
-/// namespaces added by the real chain ptp + host-local + weft-cni. A test reads
+/// namespaces added by a real chain that ends in weft-cni, ptp + host-local unless told otherwise. A test reads
 ///
 ///     Mesh mesh;
 ///     Pod& client = mesh.add_pod(1, "shop", "client");
@@ -29,10 +30,22 @@ namespace weft::test {
 class Mesh;
 class Node;
 
+/// What stands before weft-cni in the chain. All of them take addresses from host-local.
+enum class Primary : std::uint8_t {
+  kPtp,                     ///< as kindnet
+  kBridge,                  ///< bridge as flannel calls it: hairpin on, version 0.3.1
+  kBridgePortmapBandwidth,  ///< the bridge with host ports and shaped rates
+  kCalico,                  ///< weft-fakecalico; Felix is a matter of MeshOptions
+  kMacvlan,                 ///< on the wire, without a node's side
+};
+
 struct PodOptions {
   std::string service_account = "default";
   bool enrolled = true;  ///< listed in the configuration as a workload with HBONE; otherwise wired but outside the mesh
   std::vector<std::pair<std::string, std::string>> sysctls;  ///< set in the pod before its ADD
+  std::optional<Primary> primary;                            ///< another than the mesh's
+  std::uint16_t host_port = 0;  ///< a port of the node that leads to Pod::kPort, where the chain has portmap
+  nlohmann::json weft_conf = nlohmann::json::object();  ///< further keys for the entry of weft-cni
 };
 
 /// A pod: a namespace with eth0 from the chain. Owned by its Mesh.
@@ -106,11 +119,15 @@ class Node {
   [[nodiscard]] std::string metrics() const;
   /// Resident memory of the agent in bytes.
   [[nodiscard]] std::size_t agent_memory_bytes();
+  /// Felix' rules on this node; null where the mesh has none.
+  [[nodiscard]] const FakeFelix* felix() const { return felix_.get(); }
 
  private:
   friend class Mesh;
   Node(Mesh& mesh, int index);
   [[nodiscard]] IpAddress next_pod_address(bool v6, int number) const;
+  /// The name of the node's end of the pod's eth0; empty where that is no veth.
+  [[nodiscard]] std::string host_side(const Pod& pod) const;
   /// Runs weft-chain VERB for the pod in this node's namespace.
   [[nodiscard]] Finished chain(const std::string& verb, const Pod& pod) const;
 
@@ -119,6 +136,7 @@ class Node {
   Netns netns_;
   std::string folder_, bpffs_, ended_logs_;
   int pods_made_ = 0;
+  std::unique_ptr<FakeFelix> felix_;
   std::unique_ptr<Process> agent_;
 };
 
@@ -126,6 +144,8 @@ struct MeshOptions {
   int nodes = 2;  ///< 1 or 2
   bool start_agents = true;
   std::vector<std::string> agent_arguments;  ///< added to each agent's command line
+  Primary primary = Primary::kPtp;
+  std::optional<FakeFelix::HostAction> felix;  ///< Felix' rules on every node, and every pod an endpoint of them
 };
 
 class Mesh {
@@ -188,6 +208,8 @@ class Mesh {
   int pods_planned_ = 0;
 };
 
+/// True for a segment between the two pods, in either direction, that is not of their tunnel.
+bool is_clear_between(const Segment& segment, const Pod& a, const Pod& b);
 /// The path of a program of the build: WEFT_BIN in the environment, or where the tests were built.
 std::string program(const std::string& name);
 /// The body of GET http://ADDRESS:PORT/PATH from inside `netns`; nothing when there is no answer 200.

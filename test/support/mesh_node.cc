@@ -147,18 +147,6 @@ std::size_t Node::agent_memory_bytes() {
   throw TestError("the agent of " + name() + " has no VmRSS");
 }
 
-Finished Node::chain(const std::string& verb, const Pod& pod) const {
-  const SpawnOptions options{.netns = &netns_,
-                             .environment = {"CNI_PATH=" + std::string(program("")) + ":/usr/lib/cni:/opt/cni/bin",
-                                             "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.namespace_name() +
-                                                 ";K8S_POD_NAME=" + pod.name() + ";K8S_POD_UID=" + pod.container_id() +
-                                                 ";K8S_POD_INFRA_CONTAINER_ID=" + pod.container_id()},
-                             .input = {}};
-  return run({program("weft-chain"), "--cache", folder_ + "/cache", verb, pod.conflist_, pod.netns().path(),
-              pod.container_id(), "eth0"},
-             options);
-}
-
 Pod::Pod(Node& node, std::string namespace_name, std::string name, PodOptions options, const std::string& netns_name)
     : node_(&node),
       namespace_(std::move(namespace_name)),
@@ -193,6 +181,15 @@ Process Pod::hold(const Endpoint& to, const std::vector<std::string>& arguments)
     throw TestError("hold from " + name_ + " to " + to.to_string() + ": " + process.out() + process.err());
   }
   return process;
+}
+
+bool is_clear_between(const Segment& segment, const Pod& a, const Pod& b) {
+  const auto is = [](const IpAddress& address, const Pod& pod) {
+    return address == pod.address_v4() || address == pod.address_v6();
+  };
+  const auto& [from, to] = std::pair{segment.source, segment.destination};
+  const bool pair = (is(from.address, a) && is(to.address, b)) || (is(from.address, b) && is(to.address, a));
+  return pair && from.port != 15008 && to.port != 15008;
 }
 
 Process Pod::start(const std::vector<std::string>& arguments) const {
