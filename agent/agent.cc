@@ -20,6 +20,7 @@
 #include "agent/enrolment.h"
 #include "agent/identity/cert_manager.h"
 #include "agent/identity/self_signed.h"
+#include "agent/reconcile/reconciler.h"
 #include "agent/registration_server.h"
 #include "agent/version.h"
 #include "tunnel/base/log.h"
@@ -28,6 +29,8 @@ namespace weft::agent {
 namespace {
 
 constexpr milliseconds kListTimeout{1'000};
+/// Longer than any ADD takes from its registration to its end.
+constexpr milliseconds kSettleTime{5'000};
 constexpr milliseconds kDrainPoll{50};
 
 void raise_fd_limit() {
@@ -108,6 +111,7 @@ struct Agent::Impl {
   KernelNetns netns;
   std::unique_ptr<Enrolment> enrolment;
   std::unique_ptr<RegistrationServer> registration;
+  std::unique_ptr<Reconciler> reconciler;
   std::unique_ptr<control::Source> source;
   std::vector<std::unique_ptr<admin::HttpServer>> servers;
 
@@ -119,6 +123,8 @@ struct Agent::Impl {
   Result<void> serve();
   [[nodiscard]] std::shared_ptr<const admin::AdminSources> admin_sources();
   [[nodiscard]] std::vector<std::string> not_ready() const;
+  [[nodiscard]] std::vector<PodStatus> pods() const;
+  [[nodiscard]] std::map<std::string, std::uint64_t> reconciled() const;
   void wait_for_end() const;
   void drain();
 };
@@ -195,14 +201,26 @@ Result<void> Agent::Impl::make_enrolment() {
       std::move(server), [this](cni::Request request) { return enrolment->handle(std::move(request)); });
   if (!opened) return Failure(opened.error());
   registration = std::move(*opened);
+  reconciler =
+      std::make_unique<Reconciler>(ReconcileConfig{.bpf_root = config.bpf_root,
+                                                   .cache_dir = config.cni_cache_dir,
+                                                   .conf_dir = config.cni_conf_dir,
+                                                   .interval = config.reconcile_interval,
+                                                   .settle_time = std::min(config.reconcile_interval, kSettleTime)},
+                                   *enrolment);
   return {};
 }
 
 Result<void> Agent::Impl::start_source() {
   source = std::make_unique<control::LocalFile>(config.local_config);
-  return source->start([this](Result<std::shared_ptr<const state::State>> state) {
-    if (state) enrolment->apply(std::move(*state));
+  auto started = source->start([this](Result<std::shared_ptr<const state::State>> state) {
+    if (!state) return;
+    const bool first = enrolment->state() == nullptr;
+    enrolment->apply(std::move(*state));
+    if (first) reconciler->wake();
   });
+  if (started) reconciler->start();
+  return started;
 }
 
 Result<void> Agent::Impl::serve() {
@@ -224,6 +242,29 @@ std::vector<std::string> Agent::Impl::not_ready() const {
   return missing;
 }
 
+/// The wired ones, and those that should be and are not.
+std::vector<PodStatus> Agent::Impl::pods() const {
+  auto all = enrolment->pods();
+  for (auto& unwired : reconciler->unwired()) {
+    PodStatus status;
+    status.registration.key = std::move(unwired.key);
+    status.registration.pod_namespace = std::move(unwired.pod.pod_namespace);
+    status.registration.pod_name = std::move(unwired.pod.name);
+    status.registration.pod_uid = std::move(unwired.pod.uid);
+    status.state = "uncaptured";
+    status.inbound = "pass";
+    status.reason = std::move(unwired.reason);
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+std::map<std::string, std::uint64_t> Agent::Impl::reconciled() const {
+  auto counts = reconciler->counts();
+  counts["dropped"] = enrolment->dropped();
+  return counts;
+}
+
 std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   auto sources = std::make_shared<admin::AdminSources>();
   sources->node = config.node;
@@ -236,9 +277,11 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   sources->quit = [this] { ::eventfd_write(quit.get(), 1); };
   sources->registry = registry;
   sources->metrics = {.counters = [this] { return maps->counters(); },
-                      .pods = [this] { return enrolment->pods(); },
+                      .pods = [this] { return pods(); },
                       .registration_requests = [this] { return registration->requests(); },
                       .registration_errors = [this] { return registration->errors(); },
+                      .reconciled = [this] { return reconciled(); },
+                      .unknown_attachments = [this] { return reconciler->unknown(); },
                       .version = kVersion};
   return sources;
 }
@@ -285,6 +328,7 @@ void Agent::run() {
   log::info("weft-agent stops");
   impl_->registration->stop();
   impl_->source->stop();
+  impl_->reconciler->stop();
   impl_->enrolment->stop();
   impl_->drain();
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "agent/netns.h"
 #include "bpf/loader.h"
 #include "cni-plugin/registration.h"
+#include "tunnel/base/clock.h"
 #include "tunnel/base/ip.h"
 
 namespace weft::agent {
@@ -21,14 +23,26 @@ struct Registration {
   NetnsId netns_id;
   std::string pod_namespace, pod_name, pod_uid;
   std::vector<IpAddress> addresses;
-  std::uint32_t ifindex = 0;       ///< in the pod
-  std::uint32_t host_ifindex = 0;  ///< of the peer on the host, 0 where there is none
+  std::map<std::string, std::string> annotations;  ///< of the pod, those that Weft understands
+  std::uint32_t ifindex = 0;                       ///< in the pod
+  std::uint32_t host_ifindex = 0;                  ///< of the peer on the host, 0 where there is none
   std::uint32_t slot = 0;
   std::string workload_uid;  ///< what it is enrolled as; empty where it is not
   bool enrolled = false;
+  /// Another interface of a pod that was registered by its first one: what that one is decides for it too.
+  bool secondary = false;
 
   [[nodiscard]] std::string pod() const { return pod_namespace + "/" + pod_name; }
   [[nodiscard]] PodFacts facts() const { return {pod_namespace, pod_name, addresses}; }
+};
+
+/// What was last seen of a pod from outside.
+struct Observation {
+  std::vector<std::string> problems;  ///< what is wrong with its wiring and could not be mended, one text each
+  /// Its other interfaces with routes, which are not wired: what leaves by them is outside the mesh.
+  std::vector<std::string> uncaptured;
+  /// Those of them that the pod's annotation names as ways in for a virtual machine.
+  std::vector<std::string> rerouted;
 };
 
 /// A wired pod of this node, as enrolment keeps it.
@@ -38,9 +52,11 @@ struct Attachment {
   /// Whether netns_path led to the netns when it was registered: only then does its going mean that the pod has gone.
   bool path_watched = false;
   bool listening = false;  ///< the workers have its listeners
+  SteadyTime registered;   ///< or taken up
   bpf::InboundPlaintext inbound = bpf::InboundPlaintext::kPass;
   Decision::Kind kind = Decision::Kind::kPlain;  ///< of the last decision
   std::string reason;                            ///< of the last decision
+  Observation observation;                       ///< of the last reconciliation
 };
 
 }  // namespace weft::agent

@@ -21,6 +21,7 @@ struct Raw {
   std::string ready = "0.0.0.0:15021";
   std::string log_format = "text";
   std::int64_t drain_timeout_ms = 5'000;
+  std::int64_t reconcile_interval_ms = 60'000;
 };
 
 void add_options(CLI::App& app, Config& config, Raw& raw) {
@@ -49,6 +50,11 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--log-format", raw.log_format, "WEFT_LOG_FORMAT", "text or json");
   option("--drain-timeout-ms", raw.drain_timeout_ms, "WEFT_DRAIN_TIMEOUT_MS",
          "how long connections may live on after SIGTERM");
+  option("--cni-conf-dir", config.cni_conf_dir, "WEFT_CNI_CONF_DIR",
+         "network configuration lists: pods of those with weft-cni that are older than it are taken up; empty: none");
+  option("--cni-cache-dir", config.cni_cache_dir, "WEFT_CNI_CACHE_DIR", "where libcni remembers the pods of this node");
+  option("--reconcile-interval-ms", raw.reconcile_interval_ms, "WEFT_RECONCILE_INTERVAL_MS",
+         "between looks at whether every pod is captured as it should be");
   app.set_version_flag("--version", std::string("weft-agent ") + kVersion);
 }
 
@@ -97,6 +103,10 @@ Result<void> check(Config& config, const Raw& raw) {
     return bad("--drain-timeout-ms", std::to_string(raw.drain_timeout_ms), "0 to 86400000");
   }
   config.drain_timeout = milliseconds(raw.drain_timeout_ms);
+  if (raw.reconcile_interval_ms < 100 || raw.reconcile_interval_ms > 86'400'000) {
+    return bad("--reconcile-interval-ms", std::to_string(raw.reconcile_interval_ms), "100 to 86400000");
+  }
+  config.reconcile_interval = milliseconds(raw.reconcile_interval_ms);
   return {};
 }
 

@@ -28,6 +28,9 @@ struct Config {
   std::string network;
   std::string log_level = "info";
   log::Format log_format = log::Format::kText;
+  std::string cni_conf_dir = "/etc/cni/net.d";         ///< empty: pods that are older than Weft are not taken up
+  std::string cni_cache_dir = "/var/lib/cni/results";  ///< where libcni remembers what it set up
+  milliseconds reconcile_interval{60'000};
   milliseconds drain_timeout{5'000};  ///< how long connections may live on after a signal to stop
 };
 

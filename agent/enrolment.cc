@@ -148,6 +148,20 @@ void Enrolment::set_inbound(Attachment& attachment, bpf::InboundPlaintext inboun
   }
 }
 
+/// Another interface of a pod is what the pod's first one is: they share the netns, and the workload names the
+/// addresses of the first one only.
+Decision Enrolment::decide(const Registration& registration) const {
+  PodFacts facts = registration.facts();
+  if (registration.secondary) {
+    const auto first = std::ranges::find_if(attachments_, [&](const auto& entry) {
+      const Registration& other = entry.second.registration;
+      return !other.secondary && other.netns_id.same(registration.netns_id);
+    });
+    if (first != attachments_.end()) facts = first->second.registration.facts();
+  }
+  return agent::decide(state_.get(), facts, config_.node);
+}
+
 /// Makes a live pod what the decision says. A pod whose workload now has other addresses stays what it is: neither
 /// taken out of the mesh nor given an identity that may not be its own.
 void Enrolment::reconcile(Attachment& attachment, const Decision& decision) {
@@ -207,13 +221,14 @@ void Enrolment::sweep() {
       log::info("netns is gone, dropping the pod pod={} netns={}", current->second.registration.pod(),
                 current->second.registration.netns_path);
       forget(current);
+      ++dropped_;
     }
   }
   if (!state_) return;
   if (capture_all_) set_destinations(destinations_);
   for (auto& [key, attachment] : attachments_) {
     if (attachment.registration.enrolled && !attachment.listening) {
-      reconcile(attachment, decide(state_.get(), attachment.registration.facts(), config_.node));
+      reconcile(attachment, decide(attachment.registration));
     }
   }
   update_wanted();
@@ -223,7 +238,7 @@ void Enrolment::sweep() {
 void Enrolment::raise_checks() {
   for (auto& [key, attachment] : attachments_) {
     if (!attachment.registration.enrolled) continue;
-    const Decision decision = decide(state_.get(), attachment.registration.facts(), config_.node);
+    const Decision decision = decide(attachment.registration);
     if (decision.kind == Decision::Kind::kEnrol && decision.inbound != bpf::InboundPlaintext::kPass) {
       set_inbound(attachment, decision.inbound);
     }
@@ -256,7 +271,7 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
   raise_checks();
   data_plane_.set_state(state_);
   for (auto& [key, attachment] : attachments_) {
-    reconcile(attachment, decide(state_.get(), attachment.registration.facts(), config_.node));
+    reconcile(attachment, decide(attachment.registration));
   }
   set_destinations(destinations_);
   update_wanted();
@@ -280,8 +295,12 @@ std::vector<PodStatus> Enrolment::pods() const {
   std::vector<PodStatus> all;
   for (const auto& [key, attachment] : attachments_) {
     const Registration& r = attachment.registration;
-    PodStatus status{
-        .registration = r, .state = "wired", .identity = "", .inbound = "pass", .reason = attachment.reason};
+    PodStatus status{.registration = r,
+                     .state = "wired",
+                     .identity = "",
+                     .inbound = "pass",
+                     .reason = attachment.reason,
+                     .observation = attachment.observation};
     if (r.enrolled) status.state = attachment.listening ? "enrolled" : "failed";
     if (attachment.kind == Decision::Kind::kPending) status.state = "pending";
     if (attachment.kind == Decision::Kind::kRefused) status.state = "refused";
@@ -293,6 +312,21 @@ std::vector<PodStatus> Enrolment::pods() const {
     all.push_back(std::move(status));
   }
   return all;
+}
+
+std::vector<WiredPod> Enrolment::wired() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<WiredPod> all;
+  for (const auto& [key, attachment] : attachments_) {
+    all.push_back({attachment.registration, attachment.netns, attachment.registered});
+  }
+  return all;
+}
+
+void Enrolment::observe(const cni::AttachmentKey& key, Observation observation) {
+  const std::lock_guard lock(mutex_);
+  const auto existing = attachments_.find(key);
+  if (existing != attachments_.end()) existing->second.observation = std::move(observation);
 }
 
 std::shared_ptr<const state::State> Enrolment::state() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -35,6 +36,14 @@ struct PodStatus {
   std::string identity;
   std::string inbound;  ///< "pass", "check", "drop"
   std::string reason;
+  Observation observation;
+};
+
+/// A registered pod as reconciliation needs it.
+struct WiredPod {
+  Registration registration;
+  std::shared_ptr<const Fd> netns;
+  SteadyTime registered;
 };
 
 /// The wired pods of this node: takes registrations, decides which pods are in the mesh, and keeps the capture maps,
@@ -69,7 +78,16 @@ class Enrolment {
   /// Drops pods whose netns is gone, and tries again what failed. Called by the timer, and by tests.
   void sweep();
 
+  /// Removes what is in the capture maps and belongs to no registered pod; a pod behind it, if there is any, is cut off
+  /// then, not let out. Gives their number.
+  Result<std::size_t> drop_strangers();
+  /// What was seen of a pod; nothing happens where it is no longer registered.
+  void observe(const cni::AttachmentKey& key, Observation observation);
+
   [[nodiscard]] std::vector<PodStatus> pods() const;
+  [[nodiscard]] std::vector<WiredPod> wired() const;
+  /// Pods that were dropped because their netns was gone, since the start.
+  [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
   [[nodiscard]] std::shared_ptr<const state::State> state() const;
 
  private:
@@ -83,6 +101,8 @@ class Enrolment {
   cni::Reply status() const;
   Result<Registration> registration_of(const cni::Request& request);
   Result<void> add(Attachment attachment, const Decision& decision);
+  Result<void> place_in_netns(Registration& registration) const;
+  [[nodiscard]] Decision decide(const Registration& registration) const;
   void replace_overlapping(const Registration& registration);
   [[nodiscard]] Result<std::uint32_t> free_slot() const;
 
@@ -102,7 +122,7 @@ class Enrolment {
   // Everything; under the lock.
   Result<void> adopt();
   Result<std::optional<Attachment>> adopt_one(Registration registration);
-  Result<void> drop_strangers();
+  Result<std::size_t> remove_strangers();
   void raise_checks();
   void set_destinations(const state::State::MeshAddresses& wanted);
   void update_wanted();
@@ -127,6 +147,7 @@ class Enrolment {
   std::condition_variable sweep_wake_;
   bool stopping_ = false;
   std::thread sweeper_;
+  std::atomic<std::uint64_t> dropped_{0};
 };
 
 }  // namespace weft::agent

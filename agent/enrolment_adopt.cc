@@ -23,15 +23,21 @@ Result<std::optional<Attachment>> Enrolment::adopt_one(Registration registration
   Attachment attachment;
   attachment.netns = std::make_shared<const Fd>(std::move(*fd));
   attachment.path_watched = true;
+  attachment.registered = Clock::real().now();
   attachment.registration = std::move(registration);
   attachment.kind = Decision::Kind::kPending;
   attachment.reason = "taken up after a restart of the agent";
   return std::optional(std::move(attachment));
 }
 
-/// Map entries without a registration would never be removed; a pod behind one, if there is any, is cut off (its source
-/// is unknown then), not let out.
-Result<void> Enrolment::drop_strangers() {
+Result<std::size_t> Enrolment::drop_strangers() {
+  const std::lock_guard lock(mutex_);
+  return remove_strangers();
+}
+
+/// Map entries without a registration would never be removed otherwise.
+Result<std::size_t> Enrolment::remove_strangers() {
+  std::size_t removed = 0;
   auto in_maps = capture_.pods();
   if (!in_maps) return Failure(in_maps.error());
   for (const bpf::Pod& pod : *in_maps) {
@@ -45,9 +51,10 @@ Result<void> Enrolment::drop_strangers() {
       continue;
     }
     log::warn("capture entry without a registration removed slot={}", pod.slot);
-    if (auto removed = capture_.remove_pod(pod.slot); !removed) return removed;
+    if (auto done = capture_.remove_pod(pod.slot); !done) return Failure(done.error());
+    ++removed;
   }
-  return {};
+  return removed;
 }
 
 Result<void> Enrolment::adopt() {
@@ -66,7 +73,7 @@ Result<void> Enrolment::adopt() {
     const cni::AttachmentKey key = (*attachment)->registration.key;
     attachments_.insert_or_assign(key, std::move(**attachment));
   }
-  if (auto dropped = drop_strangers(); !dropped) return dropped;
+  if (auto removed = remove_strangers(); !removed) return Failure(removed.error());
   for (auto& [key, attachment] : attachments_) {
     const Registration& r = attachment.registration;
     const bool enrolled = r.enrolled;

@@ -73,6 +73,7 @@ Result<Registration> Enrolment::registration_of(const cni::Request& request) {
   // Sorted, as the capture maps give them back.
   registration.addresses = request.addresses;
   std::ranges::sort(registration.addresses);
+  registration.annotations = request.annotations;
   registration.ifindex = request.ifindex;
   registration.host_ifindex = request.host_ifindex;
   return registration;
@@ -81,7 +82,8 @@ Result<Registration> Enrolment::registration_of(const cni::Request& request) {
 cni::Reply Enrolment::register_pod(cni::Request request) {
   auto registration = registration_of(request);
   if (!registration) return refusal(registration.error());
-  const Decision decision = decide(state_.get(), registration->facts(), config_.node);
+  if (auto placed = place_in_netns(*registration); !placed) return refusal(placed.error());
+  const Decision decision = decide(*registration);
   if (decision.kind == Decision::Kind::kRefused) return refusal({ErrorCode::kInvalid, 0, decision.reason});
 
   cni::Reply reply;
@@ -104,6 +106,7 @@ cni::Reply Enrolment::register_pod(cni::Request request) {
   attachment.registration = std::move(*registration);
   attachment.netns = std::make_shared<const Fd>(std::move(request.netns_fd));
   attachment.path_watched = !gone(attachment);
+  attachment.registered = Clock::real().now();
   if (!attachment.path_watched) {
     reply.notes.push_back("netns path \"" + attachment.registration.netns_path +
                           "\" does not lead to the pod's netns from where the agent runs; the pod cannot be taken up "
@@ -114,6 +117,22 @@ cni::Reply Enrolment::register_pod(cni::Request request) {
   reply.enrolled = decision.kind != Decision::Kind::kPlain;
   reply.notes.push_back(decision.reason);
   return reply;
+}
+
+/// Whether it is the first interface of its pod; a netns belongs to one pod.
+Result<void> Enrolment::place_in_netns(Registration& registration) const {
+  for (const auto& [key, attachment] : attachments_) {
+    const Registration& other = attachment.registration;
+    if (key == registration.key || !other.netns_id.same(registration.netns_id)) continue;
+    if (other.pod() != registration.pod()) {
+      return fail(ErrorCode::kInvalid, "register pod " + registration.pod() + ": its netns (inode " +
+                                           std::to_string(registration.netns_id.inode) + ") is registered as pod " +
+                                           other.pod() + " by " + name_of(key) +
+                                           " (was that one not deleted, or the netns given to two pods?)");
+    }
+    if (!other.secondary) registration.secondary = true;
+  }
+  return {};
 }
 
 Result<void> Enrolment::add(Attachment attachment, const Decision& decision) {

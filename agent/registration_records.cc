@@ -69,7 +69,9 @@ std::string encode_record(const Registration& r, const std::string& boot) {
                        {"hostIfindex", r.host_ifindex},
                        {"slot", r.slot},
                        {"workloadUid", r.workload_uid},
-                       {"enrolled", r.enrolled}};
+                       {"enrolled", r.enrolled},
+                       {"secondary", r.secondary},
+                       {"annotations", r.annotations}};
   return record.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
@@ -98,6 +100,9 @@ Result<ParsedRecord> parse_record(const std::string& text) {
     r.slot = j.at("slot").get<std::uint32_t>();
     r.workload_uid = j.at("workloadUid").get<std::string>();
     r.enrolled = j.at("enrolled").get<bool>();
+    // Records of 0.1 have neither.
+    r.secondary = j.value("secondary", false);
+    r.annotations = j.value("annotations", std::map<std::string, std::string>());
     return parsed;
   } catch (const json::exception& e) {
     return fail(ErrorCode::kInvalid, std::string("record: ") + e.what());

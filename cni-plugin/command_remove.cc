@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "bpf/attach.h"
 #include "cni-plugin/call.h"
 #include "cni-plugin/pod_routing.h"
 #include "cni-plugin/records.h"
@@ -10,12 +9,6 @@
 
 namespace weft::cni {
 namespace {
-
-/// Takes programs, pins and the record off. The record goes last: as long as it is there GC tries again.
-Result<void> detach(const std::string& root, const AttachmentKey& key) {
-  if (auto detached = bpf::detach(root, bpf::attachment_id(key.container_id, key.if_name)); !detached) return detached;
-  return remove_record(root, key);
-}
 
 /// Whether another interface of the same container is wired: rules and routes of the netns serve both.
 bool shares_netns(const Call& call, const Netns& netns) {
@@ -47,7 +40,7 @@ CniResult<std::string> del(const Call& call) {
   if (auto reply = ask_agent(call, request_for(call, Verb::kUnregister)); !reply) {
     log::warn("pod not unregistered {} reason={}", call.who(), log::quote(reply.error().msg));
   }
-  if (auto detached = detach(call.conf.bpf_root, call.key()); !detached) {
+  if (auto detached = unwire(call.conf.bpf_root, call.key()); !detached) {
     log::warn("programs not taken off {} reason={}", call.who(), log::quote(detached.error().message()));
   }
   clear_pod(call);
@@ -76,7 +69,7 @@ CniResult<std::string> gc(const Call& call) {
   auto reply = ask_agent(call, request);
   std::string failures;
   for (const AttachmentKey& key : stale) {
-    if (auto detached = detach(call.conf.bpf_root, key); !detached) {
+    if (auto detached = unwire(call.conf.bpf_root, key); !detached) {
       failures += (failures.empty() ? "" : "; ") + detached.error().message();
       continue;
     }

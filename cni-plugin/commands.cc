@@ -87,6 +87,19 @@ CniResult<Netns> pod_netns(const Call& call) {
   return std::move(*netns);
 }
 
+CniResult<PodLook> look_at_pod(const Call& call) {
+  auto netns = pod_netns(call);
+  if (!netns) return tl::unexpected<CniError>(std::move(netns.error()));
+  auto given = pod_addresses(*call.conf.prev_result, call.environment.if_name);
+  if (!given) return tl::unexpected<CniError>(std::move(given.error()));
+  auto interface = find_pod_interface(netns->fd.get(), call.environment.if_name);
+  return PodLook{std::move(*netns), std::move(*given), std::move(interface)};
+}
+
+Wire wire_of(const Call& call, const PodLook& pod, std::vector<IpAddress> addresses) {
+  return {call.conf.bpf_root, call.conf.name, call.key(), pod.netns.fd.get(), *pod.interface, std::move(addresses)};
+}
+
 Request request_for(const Call& call, Verb verb) {
   Request request;
   request.verb = verb;

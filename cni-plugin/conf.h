@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,11 +37,21 @@ struct Conf {
   /// GC's cni.dev/valid-attachments. Empty optional: the runtime sent none, which is not the same as an empty list.
   std::optional<std::vector<AttachmentKey>> valid_attachments;
 
+  /// The pod's annotations that Weft understands (kUnderstoodAnnotations), from the capability
+  /// io.kubernetes.cri.pod-annotations where the list declares it.
+  std::map<std::string, std::string> annotations;
+
   /// One text for each key of ours with a bad value (key, value, what was expected); that key has its default.
   std::vector<std::string> problems;
 
   [[nodiscard]] bool excludes(std::string_view pod_namespace) const;
 };
+
+/// The annotations of pods that mean something to Weft; others stay where they are.
+inline constexpr std::string_view kUnderstoodAnnotations[] = {kRerouteInterfaces, kKubevirtInterfaces};
+
+/// The understood ones among `all`, an object of texts; anything else in it is ignored.
+[[nodiscard]] std::map<std::string, std::string> understood_annotations(const Json& all);
 
 /// The document on stdin, which must be a JSON object. Errors: kDecode.
 CniResult<Json> parse_stdin(std::string_view text);

@@ -66,6 +66,8 @@ class Netlink {
 
   /// The routes of one table.
   Result<std::vector<Route>> routes(int family, std::uint32_t table) const;
+  /// The interfaces that unicast routes of any table lead through; link-local prefixes do not count.
+  Result<std::vector<std::uint32_t>> routed_interfaces(int family) const;
   /// Routes are added for the default prefix only; an existing one is kept (no error).
   /// `source`: the address that sockets get which send through the route; when it goes, so does the route.
   Result<void> add_default_route(int family, const Route& route, const std::optional<IpAddress>& source = {}) const;

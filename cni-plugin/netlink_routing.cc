@@ -58,6 +58,16 @@ std::uint32_t interface_of(rtnl_route* object) {
   return static_cast<std::uint32_t>(rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(object, 0)));
 }
 
+/// fe80::/10 is on every interface and leads nowhere else.
+bool is_link_local(const nl_addr* destination) {
+  if (destination == nullptr || nl_addr_get_family(destination) != AF_INET6 ||
+      nl_addr_get_prefixlen(destination) < 10) {
+    return false;
+  }
+  const auto* bytes = static_cast<const unsigned char*>(nl_addr_get_binary_addr(destination));
+  return bytes[0] == 0xfe && (bytes[1] & 0xc0U) == 0x80;
+}
+
 Owned<rtnl_route, rtnl_route_put> make_default_route(int family, const Route& route,
                                                      const std::optional<IpAddress>& source = {}) {
   Owned<rtnl_route, rtnl_route_put> object(rtnl_route_alloc());
@@ -129,6 +139,22 @@ Result<std::vector<Route>> Netlink::routes(int family, std::uint32_t table) cons
     routes.push_back({table, rtnl_route_get_type(entry), static_cast<std::uint8_t>(length), interface_of(entry)});
   }
   return routes;
+}
+
+Result<std::vector<std::uint32_t>> Netlink::routed_interfaces(int family) const {
+  nl_cache* cache = nullptr;
+  const int status = rtnl_route_alloc_cache(socket_.get(), family, 0, &cache);
+  if (status < 0) return netlink_failure(status, "list the routes");
+  const Owned<nl_cache, nl_cache_free> owned(cache);
+  std::vector<std::uint32_t> interfaces;
+  for (nl_object* object = nl_cache_get_first(cache); object != nullptr; object = nl_cache_get_next(object)) {
+    auto* entry = reinterpret_cast<rtnl_route*>(object);
+    if (rtnl_route_get_type(entry) != RTN_UNICAST || is_link_local(rtnl_route_get_dst(entry))) continue;
+    for (int i = 0; i < rtnl_route_get_nnexthops(entry); ++i) {
+      interfaces.push_back(static_cast<std::uint32_t>(rtnl_route_nh_get_ifindex(rtnl_route_nexthop_n(entry, i))));
+    }
+  }
+  return interfaces;
 }
 
 Result<void> Netlink::add_default_route(int family, const Route& route, const std::optional<IpAddress>& source) const {

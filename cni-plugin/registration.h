@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tunnel/base/error.h"
@@ -17,7 +19,9 @@
 /// request carries the descriptor of the pod's netns as SCM_RIGHTS ancillary data; no other message carries one.
 ///
 /// Request: {"version": 1, "verb": "register" | "unregister" | "check" | "gc" | "status", ...} with
-/// - register: containerId, ifName, netns (path), podNamespace, podName, podUid, addresses [text], ifindex, hostIfindex
+/// - register: containerId, ifName, netns (path), podNamespace, podName, podUid, addresses [text], ifindex,
+/// hostIfindex,
+///   annotations {name: text} (may be absent; those of the pod that Weft understands)
 /// - unregister: containerId, ifName
 /// - check: containerId, ifName, netnsInode
 /// - gc: valid: [{containerId, ifName}]
@@ -40,6 +44,11 @@ inline constexpr std::size_t kMaxMessage = 64 * 1024;
 
 enum class Verb : std::uint8_t { kRegister, kUnregister, kCheck, kGc, kStatus };
 
+/// Annotations of a pod: the interfaces, separated by commas, through which a virtual machine inside the pod reaches
+/// it. The second is the older name.
+inline constexpr std::string_view kRerouteInterfaces = "istio.io/reroute-virtual-interfaces";
+inline constexpr std::string_view kKubevirtInterfaces = "traffic.sidecar.istio.io/kubevirtInterfaces";
+
 struct AttachmentKey {
   std::string container_id;
   std::string if_name;
@@ -53,6 +62,7 @@ struct Request {
   std::string netns;  ///< register: the path, for the records and the log; the descriptor counts
   std::string pod_namespace, pod_name, pod_uid;
   std::vector<IpAddress> addresses;
+  std::map<std::string, std::string> annotations;
   std::uint32_t ifindex = 0;
   std::uint32_t host_ifindex = 0;
   std::uint64_t netns_inode = 0;     ///< check

@@ -114,6 +114,13 @@ Result<void> read_register(const Json& document, Request& request) {
   if (!host_ifindex) return Failure(std::move(host_ifindex.error()));
   request.ifindex = *ifindex;
   request.host_ifindex = *host_ifindex;
+  const Json* annotations = member(document, "annotations");
+  if (annotations == nullptr) return {};
+  if (!annotations->is_object()) return malformed("request", "annotations", annotations, "an object of texts");
+  for (const auto& [name, value] : annotations->items()) {
+    if (!value.is_string()) return malformed("request", "annotations", &value, "an object of texts");
+    request.annotations.emplace(name, value.template get<std::string>());
+  }
   return {};
 }
 
@@ -174,6 +181,7 @@ std::string encode(const Request& request) {
     for (const auto& address : request.addresses) document["addresses"].push_back(address.to_string());
     document["ifindex"] = request.ifindex;
     document["hostIfindex"] = request.host_ifindex;
+    if (!request.annotations.empty()) document["annotations"] = request.annotations;
   }
   if (request.verb == Verb::kCheck) document["netnsInode"] = request.netns_inode;
   return to_text(document);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cni-plugin/veth.h"
 
+#include <sys/socket.h>
+
 #include <optional>
+#include <set>
 
 #include "cni-plugin/netlink.h"
 #include "cni-plugin/netns.h"
@@ -71,6 +74,26 @@ Result<PodInterface> find_pod_interface(int pod_netns, const std::string& if_nam
     return fail(ErrorCode::kUnsupported, peer + " (" + host->name + ") is not the other end of the pod's " + if_name);
   }
   return PodInterface{pod->link.ifindex, host->ifindex, host->name, std::move(pod->addresses)};
+}
+
+Result<std::map<std::uint32_t, std::string>> routed_interfaces(int netns_fd) {
+  auto scope = NetnsScope::enter(netns_fd);
+  if (!scope) return Failure(std::move(scope.error()));
+  auto netlink = Netlink::open();
+  if (!netlink) return Failure(std::move(netlink.error()));
+  auto links = netlink->links();
+  if (!links) return Failure(std::move(links.error()));
+  std::set<std::uint32_t> routed;
+  for (const int family : {AF_INET, AF_INET6}) {
+    auto through = netlink->routed_interfaces(family);
+    if (!through) return Failure(std::move(through.error()));
+    routed.insert(through->begin(), through->end());
+  }
+  std::map<std::uint32_t, std::string> found;
+  for (const Link& link : *links) {
+    if (link.up && link.name != "lo" && routed.contains(link.ifindex)) found.emplace(link.ifindex, link.name);
+  }
+  return found;
 }
 
 Result<std::vector<std::string>> interface_names(int netns_fd) {

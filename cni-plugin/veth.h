@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -26,5 +27,9 @@ Result<PodInterface> find_pod_interface(int pod_netns, const std::string& if_nam
 
 /// The interfaces in a netns, by name.
 Result<std::vector<std::string>> interface_names(int netns_fd);
+
+/// The interfaces of a netns that are up and that a route of any table leads through, but lo: traffic may leave by
+/// them. By ifindex.
+Result<std::map<std::uint32_t, std::string>> routed_interfaces(int netns_fd);
 
 }  // namespace weft::cni

@@ -71,9 +71,16 @@ std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
   std::vector<MetricFamily> families;
   families.push_back(packets(sources));
 
-  std::map<std::string, double> by_state{{"enrolled", 0}, {"wired", 0}, {"pending", 0}, {"refused", 0}, {"failed", 0}};
-  for (const auto& pod : sources.pods()) by_state[pod.state] += 1;
-  MetricFamily pods = family("weft_pods", "Wired pods of this node by state", MetricType::Gauge);
+  std::map<std::string, double> by_state{{"enrolled", 0}, {"wired", 0},  {"pending", 0},
+                                         {"refused", 0},  {"failed", 0}, {"uncaptured", 0}};
+  double uncaptured = 0, problems = 0;
+  for (const auto& pod : sources.pods()) {
+    by_state[pod.state] += 1;
+    uncaptured += static_cast<double>(pod.observation.uncaptured.size());
+    problems += pod.observation.problems.empty() ? 0 : 1;
+  }
+  MetricFamily pods =
+      family("weft_pods", "Pods of this node by state; uncaptured: should be wired and cannot be", MetricType::Gauge);
   for (const auto& [state, count] : by_state) add(pods, {{"state", state}}, count);
   families.push_back(std::move(pods));
   families.push_back(single("workload_manager_active_proxy_count", "Pods that are in the mesh", MetricType::Gauge,
@@ -85,6 +92,20 @@ std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
                             static_cast<double>(sources.registration_requests())));
   families.push_back(single("weft_registration_errors_total", "Requests of weft-cni that were refused or failed",
                             MetricType::Counter, static_cast<double>(sources.registration_errors())));
+  MetricFamily actions =
+      family("weft_reconcile_actions_total", "What reconciliation did; dropped: a registered pod whose netns was gone",
+             MetricType::Counter);
+  for (const auto& [action, count] : sources.reconciled()) {
+    add(actions, {{"action", action}}, static_cast<double>(count));
+  }
+  families.push_back(std::move(actions));
+  families.push_back(single("weft_uncaptured_interfaces", "Interfaces with routes of wired pods that are not wired",
+                            MetricType::Gauge, uncaptured));
+  families.push_back(
+      single("weft_pod_problems", "Wired pods that are not captured as they should be", MetricType::Gauge, problems));
+  families.push_back(single("weft_unknown_attachments",
+                            "Attached programs of pods that nobody knows, which are cut off", MetricType::Gauge,
+                            static_cast<double>(sources.unknown_attachments().size())));
   MetricFamily build = family(
       "istio_build", "The build that runs, under the component name that Istio's dashboards expect", MetricType::Gauge);
   add(build, {{"component", "ztunnel"}, {"tag", sources.version}}, 1);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -20,12 +21,15 @@ struct MetricSources {
   std::function<std::vector<agent::PodStatus>()> pods;
   std::function<std::uint64_t()> registration_requests;
   std::function<std::uint64_t()> registration_errors;
+  std::function<std::map<std::string, std::uint64_t>()> reconciled;  ///< by action
+  std::function<std::vector<std::string>()> unknown_attachments;
   std::string version;
 };
 
 /// The agent's own metric families: weft_bpf_packets_total{program,verdict,reason}, weft_pods{state},
-/// weft_registration_requests_total, weft_registration_errors_total, and those that Istio's ztunnel dashboard reads:
-/// istio_build, process_open_fds, workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
+/// weft_registration_requests_total, weft_registration_errors_total, weft_reconcile_actions_total{action},
+/// weft_uncaptured_interfaces, weft_pod_problems, weft_unknown_attachments, and those that Istio's ztunnel dashboard
+/// reads: istio_build, process_open_fds, workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
 [[nodiscard]] std::vector<prometheus::MetricFamily> agent_metrics(const MetricSources& sources);
 
 /// Descriptors that this process has open, 0 where /proc does not say.

@@ -260,6 +260,10 @@ json to_json(const agent::PodStatus& pod) {
           {"workloadUid", r.workload_uid},
           {"identity", pod.identity},
           {"inboundPlaintext", pod.inbound},
+          {"secondary", r.secondary},
+          {"uncapturedInterfaces", pod.observation.uncaptured},
+          {"reroutedInterfaces", pod.observation.rerouted},
+          {"problems", pod.observation.problems},
           {"reason", pod.reason}};
 }
 

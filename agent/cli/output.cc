@@ -24,6 +24,15 @@ std::string joined(const json& list) {
   return or_dash(text);
 }
 
+/// The interfaces that lead past the mesh; agents before 0.2 do not tell.
+std::string uncaptured_of(const json& pod) { return joined(pod.value("uncapturedInterfaces", json::array())); }
+
+/// What is wrong comes before why the pod is what it is.
+std::string reason_of(const json& pod) {
+  const json problems = pod.value("problems", json::array());
+  return problems.empty() ? or_dash(text_of(pod, "reason")) : joined(problems);
+}
+
 template <class... Args>
 std::string format(const char* pattern, Args... args) {
   char buffer[64];
@@ -110,10 +119,11 @@ Result<std::string> pods_table(const json& pods) {
     for (const auto& pod : pods) {
       rows.push_back({text_of(pod, "namespace") + "/" + text_of(pod, "name"), text_of(pod, "state"),
                       joined(pod.at("addresses")), number_of(pod, "slot"), pod.at("guarded").get<bool>() ? "yes" : "no",
-                      text_of(pod, "inboundPlaintext"), or_dash(text_of(pod, "identity")),
-                      or_dash(text_of(pod, "reason"))});
+                      text_of(pod, "inboundPlaintext"), or_dash(text_of(pod, "identity")), uncaptured_of(pod),
+                      reason_of(pod)});
     }
-    return table({"POD", "STATE", "ADDRESSES", "SLOT", "GUARDED", "PLAINTEXT", "IDENTITY", "REASON"}, rows);
+    return table({"POD", "STATE", "ADDRESSES", "SLOT", "GUARDED", "PLAINTEXT", "IDENTITY", "UNCAPTURED", "REASON"},
+                 rows);
   });
 }
 

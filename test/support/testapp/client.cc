@@ -88,6 +88,7 @@ Exit hold(const HoldOptions& options) {
       return trouble.exit;
     }
     if (++beats == 1) print("held own=" + stream.local().to_string() + " peer=" + stream.peer().to_string());
+    if (beats % 10 == 0) print("beats=" + std::to_string(beats));
     std::this_thread::sleep_for(options.interval);
   }
   print("ended how=done beats=" + std::to_string(beats) + " ms=" + milliseconds_since(start));

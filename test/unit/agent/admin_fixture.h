@@ -33,6 +33,8 @@ class AdminFixture : public ::testing::Test {
     sources_->metrics.pods = [this] { return pods_; };
     sources_->metrics.registration_requests = [] { return std::uint64_t{5}; };
     sources_->metrics.registration_errors = [] { return std::uint64_t{2}; };
+    sources_->metrics.reconciled = [] { return std::map<std::string, std::uint64_t>{{"adopted", 4}, {"mended", 0}}; };
+    sources_->metrics.unknown_attachments = [] { return std::vector<std::string>{"c9-eth0"}; };
     sources_->metrics.version = "1.2.3";
     fill();
   }
@@ -75,6 +77,7 @@ class AdminFixture : public ::testing::Test {
     wired.state = "wired";
     wired.inbound = "pass";
     wired.reason = "pod other/plain is not a workload";
+    wired.observation = {.problems = {"the rule is gone"}, .uncaptured = {"net1", "net2"}, .rerouted = {}};
     pods_ = {enrolled, wired};
 
     proxy::ConnectionInfo connection;

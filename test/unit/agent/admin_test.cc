@@ -79,6 +79,10 @@ TEST_F(AdminApi, MetricsCarryTheAgentsOwnFamilies) {
                     HasSubstr(R"(weft_pods{state="failed"} 0)"), HasSubstr("weft_registration_errors_total 2"),
                     HasSubstr(R"(istio_build{component="ztunnel",tag="1.2.3"} 1)"),
                     HasSubstr("workload_manager_active_proxy_count 1")));
+  EXPECT_THAT(response.body, AllOf(HasSubstr(R"(weft_reconcile_actions_total{action="adopted"} 4)"),
+                                   HasSubstr(R"(weft_reconcile_actions_total{action="mended"} 0)"),
+                                   HasSubstr("weft_unknown_attachments 1"), HasSubstr("weft_uncaptured_interfaces 2"),
+                                   HasSubstr("weft_pod_problems 1"), HasSubstr(R"(weft_pods{state="uncaptured"} 0)")));
   EXPECT_THAT(response.body, Not(HasSubstr("process_open_fds 0\n")));
 }
 

@@ -56,8 +56,9 @@ TEST_F(Weftctl, StatusTellsReadyFromNotReady) {
 
 TEST_F(Weftctl, PodsAsTableAndJson) {
   EXPECT_EQ(query({"pods"}), kOk);
-  EXPECT_THAT(out_, AllOf(HasSubstr("POD          STATE     ADDRESSES"), HasSubstr("shop/web     enrolled  10.0.0.5"),
-                          HasSubstr("spiffe://cluster.local/ns/shop/sa/web-sa"), HasSubstr("is not a workload")));
+  EXPECT_THAT(out_,
+              AllOf(HasSubstr("POD          STATE     ADDRESSES"), HasSubstr("shop/web     enrolled  10.0.0.5"),
+                    HasSubstr("spiffe://cluster.local/ns/shop/sa/web-sa"), HasSubstr("net1,net2   the rule is gone")));
   EXPECT_EQ(query({"pods", "-o", "json"}), kOk);
   EXPECT_EQ(json::parse(out_).size(), 2U);
 }

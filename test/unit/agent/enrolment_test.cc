@@ -368,5 +368,48 @@ TEST_F(EnrolmentTest, GcKeepsWhatIsListed) {
   EXPECT_EQ(state_of_pod("b"), "wired");
 }
 
+TEST_F(EnrolmentTest, FurtherInterfacesOfAPodAreWhatItsFirstOneIs) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  cni::Request second = request_for("web", "10.9.0.5");
+  second.key.if_name = "net1";
+  second.ifindex = 3;
+  second.host_ifindex = 18;
+  const cni::Reply reply = enrolment_->handle(std::move(second));
+  ASSERT_FALSE(reply.error) << reply.error->message();
+  EXPECT_TRUE(reply.enrolled);
+  EXPECT_EQ(capture_.by_slot.size(), 2U);
+  // A new workload of other addresses fits neither; one that is no workload any more takes both out.
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.6")})}));
+  for (const auto& pod : enrolment_->pods()) EXPECT_EQ(pod.state, "refused");
+  enrolment_->apply(state_of({}));
+  for (const auto& [slot, pod] : capture_.by_slot) EXPECT_FALSE(pod.enrolled);
+  start_agent();
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  for (const auto& pod : enrolment_->pods()) {
+    EXPECT_EQ(pod.state, "enrolled");
+    EXPECT_EQ(pod.registration.secondary, pod.registration.key.if_name == "net1");
+  }
+}
+
+TEST_F(EnrolmentTest, ANetnsBelongsToOnePod) {
+  enrolment_->apply(state_of({}));
+  EXPECT_FALSE(enrolment_->handle(request_for("web", "10.0.0.5", "one")).error);
+  const cni::Reply reply = enrolment_->handle(request_for("db", "10.0.0.6", "one"));
+  ASSERT_TRUE(reply.error);
+  EXPECT_THAT(reply.error->message(), HasSubstr("is registered as pod shop/web"));
+}
+
+TEST_F(EnrolmentTest, ObservationsAreShownAndStrangersRemoved) {
+  enrolment_->apply(state_of({}));
+  ASSERT_FALSE(enrolment_->handle(request_for("web", "10.0.0.5")).error);
+  enrolment_->observe({"container-web", "eth0"}, {.problems = {"p"}, .uncaptured = {"net1"}, .rerouted = {}});
+  enrolment_->observe({"container-none", "eth0"}, {.problems = {"q"}, .uncaptured = {}, .rerouted = {}});
+  EXPECT_THAT(enrolment_->pods().at(0).observation.uncaptured, ElementsAre("net1"));
+  capture_.by_slot[2] = {.slot = 2, .addresses = {ip("10.0.0.9")}, .host_ifindex = 0};
+  EXPECT_EQ(enrolment_->drop_strangers().value(), 1U);
+  EXPECT_EQ(capture_.by_slot.size(), 1U);
+}
+
 }  // namespace
 }  // namespace weft::agent

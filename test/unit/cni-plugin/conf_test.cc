@@ -39,6 +39,18 @@ TEST(Conf, DefaultsWhereNothingIsSaid) {
   EXPECT_THAT(conf->problems, IsEmpty());
 }
 
+TEST(Conf, TakesTheAnnotationsThatItUnderstands) {
+  const auto conf = parse(with(R"("runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":"b",
+      "istio.io/reroute-virtual-interfaces":"vm0","traffic.sidecar.istio.io/kubevirtInterfaces":7}})"));
+  ASSERT_TRUE(conf);
+  EXPECT_THAT(conf->annotations, ElementsAre(testing::Pair("istio.io/reroute-virtual-interfaces", "vm0")));
+  for (const char* odd : {R"("runtimeConfig":7)", R"("runtimeConfig":{"io.kubernetes.cri.pod-annotations":[]})"}) {
+    const auto ignored = parse(with(odd));
+    ASSERT_TRUE(ignored);
+    EXPECT_THAT(ignored->annotations, IsEmpty());
+  }
+}
+
 TEST(Conf, ReadsEveryKeyOfOurs) {
   const auto conf = parse(with(R"("agentSocket":"/a.sock","bpfRoot":"/bpf/x","registrationTimeoutMs":1,
       "failurePolicy":"open","unsupportedInterface":"pass","excludeNamespaces":["a","b"],"logLevel":"debug",

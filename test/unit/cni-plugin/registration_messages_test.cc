@@ -20,6 +20,7 @@ Request register_request() {
   request.pod_name = "web-0";
   request.pod_uid = "7b";
   request.addresses = {IpAddress::parse("10.0.0.2").value(), IpAddress::parse("fd00::2").value()};
+  request.annotations = {{"istio.io/reroute-virtual-interfaces", "vm0"}};
   request.ifindex = 2;
   request.host_ifindex = 4294967295U;
   return request;
@@ -36,6 +37,7 @@ TEST(RegistrationMessages, RegisterComesBackAsItWas) {
   EXPECT_EQ(back->pod_name, "web-0");
   EXPECT_EQ(back->pod_uid, "7b");
   EXPECT_EQ(back->addresses, register_request().addresses);
+  EXPECT_EQ(back->annotations, register_request().annotations);
   EXPECT_EQ(back->ifindex, 2U);
   EXPECT_EQ(back->host_ifindex, 4294967295U);
 }
@@ -70,7 +72,8 @@ TEST(RegistrationMessages, WireFormIsTheDocumentedOne) {
   EXPECT_EQ(encode(register_request()),
             R"({"version":1,"verb":"register","containerId":"c0ffee","ifName":"eth0","netns":"/run/netns/x",)"
             R"("podNamespace":"shop","podName":"web-0","podUid":"7b","addresses":["10.0.0.2","fd00::2"],)"
-            R"("ifindex":2,"hostIfindex":4294967295})");
+            R"("ifindex":2,"hostIfindex":4294967295,)"
+            R"("annotations":{"istio.io/reroute-virtual-interfaces":"vm0"}})");
   Reply reply;
   reply.enrolled = true;
   reply.notes = {"n"};
