@@ -141,7 +141,12 @@ bool Installer::place_program() {
 
 /// False while a watcher that started later takes care of the folder.
 bool Installer::takes_part() {
-  if (!options_.watch) return true;
+  if (!options_.watch) {
+    if (const auto free = WatchLock::take_free(options_.conf_dir); !free && free.error().code == ErrorCode::kDenied) {
+      log::warn("a weft-cni install --watch runs on {} and puts its own settings back", options_.conf_dir);
+    }
+    return true;
+  }
   if (lock_) return lock_->held();
   auto lock = WatchLock::take(options_.conf_dir);
   if (lock) lock_ = std::move(*lock);

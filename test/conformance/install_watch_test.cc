@@ -243,6 +243,15 @@ TEST_F(InstallWatch, TheNewestWatcherHasTheSay) {
   EXPECT_EQ(level(), "info");
 }
 
+TEST_F(InstallWatch, AnInstallBesideAWatcherSaysThatItDoesNotLast) {
+  put("10-net.conflist", kPtpList);
+  auto watcher = watch_in_place({"--log-level", "info"});
+  const auto beside = install({"--log-level", "debug"});
+  EXPECT_EQ(beside.status, 0);
+  EXPECT_THAT(beside.err, HasSubstr("puts its own settings back"));
+  EXPECT_TRUE(eventually(kSoon, [&] { return json("10-net.conflist")["plugins"].back()["logLevel"] == "info"; }));
+}
+
 TEST_F(InstallWatch, UninstallRefusesWhileAWatcherWouldUndoIt) {
   put("10-net.conflist", kPtpList);
   auto watcher = watch_in_place();
