@@ -114,6 +114,7 @@ cni::Reply Enrolment::register_pod(cni::Request request) {
   }
   auto added = add(std::move(attachment), decision);
   if (!added) return refusal(added.error());
+  reply.created = true;
   reply.enrolled = decision.kind != Decision::Kind::kPlain;
   reply.notes.push_back(decision.reason);
   return reply;

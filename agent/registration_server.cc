@@ -66,6 +66,11 @@ void set_timeouts(int fd, milliseconds timeout) {
   ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &value, sizeof value);
 }
 
+bool is_gone(int client) {
+  pollfd watched{client, POLLRDHUP, 0};
+  return ::poll(&watched, 1, 0) > 0;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<RegistrationServer>> RegistrationServer::start(RegistrationServerConfig config,
@@ -172,7 +177,8 @@ void RegistrationServer::serve_loop() {
 
 void RegistrationServer::serve(const Fd& client) {
   requests_.fetch_add(1, std::memory_order_relaxed);
-  const cni::Reply reply = answer(client);
+  std::optional<cni::AttachmentKey> registered;
+  const cni::Reply reply = answer(client, registered);
   if (reply.error) {
     errors_.fetch_add(1, std::memory_order_relaxed);
     log::warn("registration request refused error={}", log::quote(reply.error->message()));
@@ -180,10 +186,20 @@ void RegistrationServer::serve(const Fd& client) {
   if (auto sent = cni::send_packet(client.get(), cni::encode(reply), -1); !sent) {
     errors_.fetch_add(1, std::memory_order_relaxed);
     log::warn("registration reply not delivered error={}", log::quote(sent.error().message()));
+    if (registered) take_back(*registered);
   }
 }
 
-cni::Reply RegistrationServer::answer(const Fd& client) {
+/// The plugin that asked is gone: its ADD has failed, and its DEL may have been here already.
+void RegistrationServer::take_back(const cni::AttachmentKey& key) {
+  cni::Request request;
+  request.verb = cni::Verb::kUnregister;
+  request.key = key;
+  (void)handler_(std::move(request));
+  log::info("registration taken back, the plugin is gone container={} interface={}", key.container_id, key.if_name);
+}
+
+cni::Reply RegistrationServer::answer(const Fd& client, std::optional<cni::AttachmentKey>& registered) {
   cni::Reply reply;
   // Read first: closing on an unread packet would reset the connection and lose the reply that says why.
   auto packet = cni::receive_packet(client.get());
@@ -201,7 +217,18 @@ cni::Reply RegistrationServer::answer(const Fd& client) {
     return reply;
   }
   request->netns_fd = std::move(packet->fd);
-  return handler_(std::move(*request));
+  const bool registers = request->verb == cni::Verb::kRegister;
+  if (registers && is_gone(client.get())) {
+    reply.error =
+        Error{ErrorCode::kUnavailable, 0,
+              "register " + request->key.container_id + "/" + request->key.if_name +
+                  ": the plugin did not wait (was the agent busy for longer than its registrationTimeoutMs?)"};
+    return reply;
+  }
+  const cni::AttachmentKey key = request->key;
+  reply = handler_(std::move(*request));
+  if (registers && reply.created && !reply.error) registered = key;
+  return reply;
 }
 
 Result<void> RegistrationServer::check_peer(int client) const {

@@ -58,7 +58,9 @@ class RegistrationServer {
   void serve_loop();
   void enqueue(Fd client);
   void serve(const Fd& client);
-  cni::Reply answer(const Fd& client);
+  /// `registered`: what a request put in, to be taken back if its reply cannot be delivered.
+  cni::Reply answer(const Fd& client, std::optional<cni::AttachmentKey>& registered);
+  void take_back(const cni::AttachmentKey& key);
   Result<void> check_peer(int client) const;
 
   const RegistrationServerConfig config_;

@@ -5,6 +5,7 @@
 #include "cni-plugin/pod_routing.h"
 #include "cni-plugin/records.h"
 #include "cni-plugin/veth.h"
+#include "tunnel/base/fault.h"
 #include "tunnel/base/log.h"
 
 namespace weft::cni {
@@ -40,9 +41,11 @@ CniResult<std::string> del(const Call& call) {
   if (auto reply = ask_agent(call, request_for(call, Verb::kUnregister)); !reply) {
     log::warn("pod not unregistered {} reason={}", call.who(), log::quote(reply.error().msg));
   }
+  if (fault_at("unregistered")) return refuse(Code::kIo, "made to fail");
   if (auto detached = unwire(call.conf.bpf_root, call.key()); !detached) {
     log::warn("programs not taken off {} reason={}", call.who(), log::quote(detached.error().message()));
   }
+  if (fault_at("detached")) return refuse(Code::kIo, "made to fail");
   clear_pod(call);
   log::info("pod removed {}", call.who());
   return std::string();

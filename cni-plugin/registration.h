@@ -75,6 +75,7 @@ struct Reply {
   std::optional<Error> error;
   bool enrolled = false;
   std::vector<std::string> notes;  ///< worth a log line, not an error
+  bool created = false;            ///< the registration did not exist before; not sent, for the agent's own use
 };
 
 /// Text forms. parse_* give kInvalid naming the field, what was found and what was expected.

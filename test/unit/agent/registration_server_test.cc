@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <condition_variable>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 
 #include "test/unit/agent/fakes.h"
 
@@ -191,6 +193,65 @@ TEST_F(RegistrationServerTest, StopsWithARequestUnderWay) {
   stopper.join();
   ASSERT_TRUE(packet) << packet.error().message();
   EXPECT_FALSE(connect_raw());
+}
+
+TEST_F(RegistrationServerTest, WhatAPluginThatIsGoneRegisteredIsTakenBack) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<cni::Verb> verbs;
+  bool client_gone = false;
+  start([&](const cni::Request& asked) {
+    std::unique_lock lock(mutex);
+    verbs.push_back(asked.verb);
+    changed.notify_all();
+    changed.wait(lock, [&] { return client_gone; });
+    cni::Reply reply;
+    reply.created = true;
+    return reply;
+  });
+  {
+    const Fd client = connect_raw();
+    ASSERT_TRUE(cni::send_packet(client.get(), cni::encode(request(cni::Verb::kRegister)), -1));
+    std::unique_lock lock(mutex);
+    ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(10), [&] { return verbs.size() == 1; }));
+  }
+  std::unique_lock lock(mutex);
+  client_gone = true;
+  changed.notify_all();
+  ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(10), [&] { return verbs.size() == 2; }));
+  EXPECT_EQ(verbs[1], cni::Verb::kUnregister);
+}
+
+TEST_F(RegistrationServerTest, APluginThatDidNotWaitIsNotRegistered) {
+  config_.threads = 1;
+  std::mutex mutex;
+  std::condition_variable changed;
+  int handled = 0;
+  bool go_on = false;
+  start([&](const cni::Request& /*asked*/) {
+    std::unique_lock lock(mutex);
+    ++handled;
+    changed.notify_all();
+    changed.wait(lock, [&] { return go_on; });
+    return cni::Reply();
+  });
+  const Fd busy = connect_raw();
+  ASSERT_TRUE(cni::send_packet(busy.get(), cni::encode(request(cni::Verb::kStatus)), -1));
+  std::unique_lock lock(mutex);
+  ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(10), [&] { return handled == 1; }));
+  {
+    const Fd impatient = connect_raw();
+    ASSERT_TRUE(cni::send_packet(impatient.get(), cni::encode(request(cni::Verb::kRegister)), -1));
+  }
+  go_on = true;
+  changed.notify_all();
+  lock.unlock();
+  // Its turn comes before this one's, which is answered.
+  const Fd last = connect_raw();
+  ASSERT_TRUE(cni::send_packet(last.get(), cni::encode(request(cni::Verb::kStatus)), -1));
+  EXPECT_TRUE(cni::receive_packet(last.get()));
+  lock.lock();
+  EXPECT_EQ(handled, 2);
 }
 
 }  // namespace
