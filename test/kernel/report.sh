@@ -34,7 +34,7 @@ results() {
 # the kernel to $report/counts, and a line for people to $report/summary.
 test_kernel() {
   local binaries=$1 version=$2 folder=$kernels/$2 program filter started=$SECONDS status=0
-  local command="export WEFT_TEST_SLOW=$guest_slowness; uname -r"
+  local command="export WEFT_TEST_SLOW=$guest_slowness WEFT_BIN=$binaries; uname -r"
   get_kernel "$version" || {
     echo "0 1 0" >>"$report/counts"
     printf 'kernel %-8s cannot be fetched\n' "$version" >>"$report/summary"
