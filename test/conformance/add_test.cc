@@ -18,23 +18,23 @@ TEST_F(AddTest, T08_TheResultIsPrevResultInEveryVersion) {
   load_programs();
   for (const char* version : {"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}) {
     const Json conf = conf_with_result(version);
-    const Finished finished = call("ADD", conf);
-    ASSERT_EQ(finished.status, 0) << finished.out << finished.err;
-    EXPECT_EQ(finished.out, cni::to_text(conf["prevResult"]) + "\n") << version;
+    SCOPED_TRACE(version);
+    expect_result(call("ADD", conf), conf["prevResult"]);
   }
 }
 
 TEST_F(AddTest, T08_TheVersionIsTheConfiguredOne) {
+  WEFT_OWN();  // runtimes convert prevResult before, and reference plugins rely on that
   load_programs();
   Json conf = conf_with_result("1.0.0");
   conf["prevResult"]["cniVersion"] = "0.4.0";
   Json expected = conf["prevResult"];
   expected["cniVersion"] = "1.0.0";
-  const Finished finished = call("ADD", conf);
-  EXPECT_EQ(finished.out, cni::to_text(expected) + "\n");
+  expect_result(call("ADD", conf), expected);
 }
 
 TEST_F(AddTest, T08_ThePodIsWired) {
+  WEFT_OWN();
   load_real_programs();
   pod_->ip("link set lo down");
   must_add();
@@ -56,6 +56,7 @@ TEST_F(AddTest, T08_ThePodIsWired) {
 }
 
 TEST_F(AddTest, T08_TheAgentIsToldWhoThePodIs) {
+  WEFT_OWN();
   load_programs();
   must_add();
   const auto requests = agent_->requests();
@@ -75,6 +76,7 @@ TEST_F(AddTest, T08_TheAgentIsToldWhoThePodIs) {
 }
 
 TEST_F(AddTest, T08_ThePodIsRegisteredBeforeItIsWired) {
+  WEFT_OWN();
   load_programs();
   int programs_then = -1;
   agent_->set_handler([&](const std::string&, const Fd&) {
@@ -87,6 +89,7 @@ TEST_F(AddTest, T08_ThePodIsRegisteredBeforeItIsWired) {
 }
 
 TEST_F(AddTest, T08_AContainerOfNoKubernetesIsTheAgentsToDecide) {
+  WEFT_OWN();
   load_programs();
   Invocation add = invocation("ADD", conf_with_result());
   add.variables["CNI_ARGS"] = "";
@@ -98,6 +101,7 @@ TEST_F(AddTest, T08_AContainerOfNoKubernetesIsTheAgentsToDecide) {
 }
 
 TEST_F(AddTest, T08_AddressesAreTheInterfacesOwnWherePrevResultHasNone) {
+  WEFT_OWN();
   load_programs();
   Json conf = conf_with_result();
   conf["prevResult"].erase("ips");
@@ -108,6 +112,7 @@ TEST_F(AddTest, T08_AddressesAreTheInterfacesOwnWherePrevResultHasNone) {
 }
 
 TEST_F(AddTest, T08_APodWithoutIPv6GetsIPv4Only) {
+  WEFT_OWN();
   load_programs();
   pod_->sysctl("net/ipv6/conf/all/disable_ipv6", "1");
   Json conf = this->conf();
@@ -120,6 +125,7 @@ TEST_F(AddTest, T08_APodWithoutIPv6GetsIPv4Only) {
 }
 
 TEST_F(AddTest, T08_LoGetsIPv6WhereThePodHasIt) {
+  WEFT_OWN();
   load_programs();
   pod_->sysctl("net/ipv6/conf/lo/disable_ipv6", "1");
   must_add();
@@ -135,6 +141,7 @@ TEST_F(AddTest, T10_RepeatedAddChangesNothing) {
 }
 
 TEST_F(AddTest, T10_AgentAwayFailsAndUndoesItsWork) {
+  WEFT_OWN();
   load_programs();
   stop_agent();
   const std::string before = state();
@@ -143,6 +150,7 @@ TEST_F(AddTest, T10_AgentAwayFailsAndUndoesItsWork) {
 }
 
 TEST_F(AddTest, T10_AgentThatHangsFailsInTime) {
+  WEFT_OWN();
   load_programs();
   agent_->answer_all({FakeAgent::Answer::Kind::kSilence, {}});
   const std::string before = state();
@@ -153,6 +161,7 @@ TEST_F(AddTest, T10_AgentThatHangsFailsInTime) {
 }
 
 TEST_F(AddTest, T10_AgentThatClosesOrIsNotReadyFails) {
+  WEFT_OWN();
   load_programs();
   const std::string before = state();
   agent_->answer_all({FakeAgent::Answer::Kind::kClose, {}});
@@ -163,6 +172,7 @@ TEST_F(AddTest, T10_AgentThatClosesOrIsNotReadyFails) {
 }
 
 TEST_F(AddTest, T10_AgentAwayPassesWhereThePolicyIsOpen) {
+  WEFT_OWN();
   load_programs();
   stop_agent();
   const std::string before = state();
@@ -178,6 +188,7 @@ TEST_F(AddTest, T10_AgentAwayPassesWhereThePolicyIsOpen) {
 }
 
 TEST_F(AddTest, T10_RefusalsOfTheAgentFailUnderEveryPolicy) {
+  WEFT_OWN();
   load_programs();
   const std::string text = "pod has 10.77.0.2, workload shop/web-0 has 10.9.9.9";
   const std::string before = state();
@@ -193,6 +204,7 @@ TEST_F(AddTest, T10_RefusalsOfTheAgentFailUnderEveryPolicy) {
 }
 
 TEST_F(AddTest, T10_AnAgentOfAnotherVersionIsNamed) {
+  WEFT_OWN();
   load_programs();
   const std::string before = state();
   agent_->answer_all({FakeAgent::Answer::Kind::kReply, R"({"version":7,"ok":true})"});
@@ -201,12 +213,14 @@ TEST_F(AddTest, T10_AnAgentOfAnotherVersionIsNamed) {
 }
 
 TEST_F(AddTest, T10_WithoutProgramsEverythingIsUndone) {
+  WEFT_OWN();
   const std::string before = state();
   expect_error(call("ADD", conf_with_result()), 102, bpf_root());
   EXPECT_EQ(state(), before);
 }
 
 TEST_F(AddTest, T10_AHookThatCannotBeTakenUndoesEverything) {
+  WEFT_OWN();
   load_programs();
   // One program of the five is gone: the others must come off again.
   ASSERT_EQ(::unlink((bpf_root() + "/programs/guard").c_str()), 0);
@@ -216,6 +230,7 @@ TEST_F(AddTest, T10_AHookThatCannotBeTakenUndoesEverything) {
 }
 
 TEST_F(AddTest, T10_ARuleInTheWayIsNamedAndEverythingUndone) {
+  WEFT_OWN();
   load_programs();
   pod_->ip("rule add pref 1 from all lookup main");
   const std::string before = state();
@@ -224,6 +239,7 @@ TEST_F(AddTest, T10_ARuleInTheWayIsNamedAndEverythingUndone) {
 }
 
 TEST_F(AddTest, T10_ExcludedNamespacesNeedNoAgent) {
+  WEFT_OWN();
   stop_agent();
   const std::string before = state();
   for (const char* name : {"kube-system", "istio-system", "weft-system"}) {
@@ -237,6 +253,7 @@ TEST_F(AddTest, T10_ExcludedNamespacesNeedNoAgent) {
 }
 
 TEST_F(AddTest, T10_TheListOfExcludedNamespacesIsTheConfigured) {
+  WEFT_OWN();
   load_programs();
   Json conf = conf_with_result();
   conf["excludeNamespaces"] = {"shop"};
@@ -254,10 +271,11 @@ TEST_F(AddTest, T15_UnknownKeysAndArgumentsAndLongConfigurationsAreFine) {
   conf["somebodyElses"] = {{"x", {1, 2, 3}}};
   conf["runtimeConfig"] = {{"io.kubernetes.cri.pod-annotations", {{"note", std::string(60'000, 'x')}}}};
   Invocation add = invocation("ADD", conf);
-  add.variables["CNI_ARGS"] += ";UNKNOWN=1;nonsense;=;K8S_POD_INFRA_CONTAINER_ID=abc";
-  const Finished finished = call_plugin(add);
-  EXPECT_EQ(finished.status, 0) << finished.out;
-  EXPECT_EQ(finished.out, cni::to_text(conf["prevResult"]) + "\n");
+  add.variables["CNI_ARGS"] += ";UNKNOWN=1;K8S_POD_INFRA_CONTAINER_ID=abc";
+  expect_result(call_plugin(add), conf["prevResult"]);
+  if (!is_weft_cni()) return;  // reference plugins refuse what is no pair
+  add.variables["CNI_ARGS"] += ";nonsense;=";
+  expect_result(call_plugin(add), conf["prevResult"]);
 }
 
 TEST_F(AddTest, T15_TwentyAtOnceAreSafe) {
@@ -280,9 +298,12 @@ TEST_F(AddTest, T15_TwentyAtOnceAreSafe) {
       SpawnOptions options;
       options.netns = host_.get();
       options.input = cni::to_text(conf);
-      options.environment = {"CNI_COMMAND=" + command, "CNI_CONTAINERID=pod" + number, "CNI_IFNAME=eth0",
+      options.environment = {"CNI_COMMAND=" + command,
+                             "CNI_CONTAINERID=pod" + number,
+                             "CNI_IFNAME=eth0",
+                             "CNI_PATH=/usr/lib/cni",
                              "CNI_NETNS=" + pods[static_cast<std::size_t>(i)]->path(),
-                             "CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=p" + number};
+                             "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=p" + number};
       running.push_back(Process::start({plugin_path()}, options));
     }
     for (auto& process : running) {
@@ -292,9 +313,11 @@ TEST_F(AddTest, T15_TwentyAtOnceAreSafe) {
     running.clear();
   };
   start_all("ADD");
-  EXPECT_EQ(attachments().size(), static_cast<std::size_t>(kPods));
-  EXPECT_EQ(agent_->registrations().size(), static_cast<std::size_t>(kPods));
-  for (const auto& pod : pods) EXPECT_EQ(programs_on(*pod, "eth0"), 2);
+  if (is_weft_cni()) {
+    EXPECT_EQ(attachments().size(), static_cast<std::size_t>(kPods));
+    EXPECT_EQ(agent_->registrations().size(), static_cast<std::size_t>(kPods));
+    for (const auto& pod : pods) EXPECT_EQ(programs_on(*pod, "eth0"), 2);
+  }
   start_all("CHECK");
   start_all("DEL");
   EXPECT_TRUE(attachments().empty());

@@ -24,22 +24,26 @@ TEST_F(CheckTest, T12_AWiredPodIsWell) {
 }
 
 TEST_F(CheckTest, T12_AMissingProgramIsFound) {
+  WEFT_OWN();
   std::string folder = bpf_root() + "/links/" + attachments().at(0);
   ASSERT_EQ(::unlink((folder + "/guard").c_str()), 0);
   expect_finding("guard");
 }
 
 TEST_F(CheckTest, T12_APodThatWasNeverAddedIsFound) {
+  WEFT_OWN();
   expect_silent_success(call("DEL", conf()));
   expect_finding("captured");
 }
 
 TEST_F(CheckTest, T12_AMissingRegistrationIsFound) {
+  WEFT_OWN();
   agent_->forget(key());
   expect_error(call("CHECK", conf_with_result()), 100, "not registered");
 }
 
 TEST_F(CheckTest, T12_ARegistrationOfAnotherNetnsIsFound) {
+  WEFT_OWN();
   agent_->set_handler([](const std::string& text, const Fd&) {
     cni::Reply reply;
     const auto request = cni::parse_request(text);
@@ -50,11 +54,13 @@ TEST_F(CheckTest, T12_ARegistrationOfAnotherNetnsIsFound) {
 }
 
 TEST_F(CheckTest, T12_AnAgentThatIsAwayIsTold) {
+  WEFT_OWN();
   stop_agent();
   expect_error(call("CHECK", conf_with_result()), 11, "is weft-agent running");
 }
 
 TEST_F(CheckTest, T12_RulesAreChecked) {
+  WEFT_OWN();
   pod_->ip("rule del pref 1");
   expect_finding("the IPv4 rule for the capture mark is missing");
   must_add();
@@ -66,6 +72,7 @@ TEST_F(CheckTest, T12_RulesAreChecked) {
 }
 
 TEST_F(CheckTest, T12_RoutesAreChecked) {
+  WEFT_OWN();
   pod_->ip("route flush table 1500");
   expect_finding("the IPv4 local default route of table 1500 is missing");
   must_add();
@@ -77,6 +84,7 @@ TEST_F(CheckTest, T12_RoutesAreChecked) {
 }
 
 TEST_F(CheckTest, T12_TogglingIPv6IsFound) {
+  WEFT_OWN();
   pod_->sysctl("net/ipv6/conf/lo/disable_ipv6", "1");
   expect_finding("lo has no IPv6");
   pod_->sysctl("net/ipv6/conf/lo/disable_ipv6", "0");
@@ -84,6 +92,7 @@ TEST_F(CheckTest, T12_TogglingIPv6IsFound) {
 }
 
 TEST_F(CheckTest, T12_LoAndAcceptLocalAreChecked) {
+  WEFT_OWN();
   pod_->sysctl("net/ipv4/conf/lo/accept_local", "0");
   expect_finding("accept_local");
   must_add();
@@ -92,6 +101,7 @@ TEST_F(CheckTest, T12_LoAndAcceptLocalAreChecked) {
 }
 
 TEST_F(CheckTest, T12_AllFindingsAreInTheDetails) {
+  WEFT_OWN();
   pod_->ip("rule del pref 1");
   pod_->ip("-6 rule del pref 1");
   const Json error = expect_error(call("CHECK", conf_with_result()), 103);
@@ -99,11 +109,13 @@ TEST_F(CheckTest, T12_AllFindingsAreInTheDetails) {
 }
 
 TEST_F(CheckTest, T12_AnInterfaceThatIsGoneIsFound) {
+  WEFT_OWN();
   pod_->ip("link del eth0");
   expect_finding("no interface eth0");
 }
 
 TEST_F(CheckTest, T12_ExcludedPodsAreWell) {
+  WEFT_OWN();
   stop_agent();
   Invocation check = invocation("CHECK", conf_with_result());
   check.variables["CNI_ARGS"] = "K8S_POD_NAMESPACE=kube-system";
@@ -125,12 +137,14 @@ TEST_F(StatusTest, T14_ReadyWithAgentAndPrograms) {
 }
 
 TEST_F(StatusTest, T14_NotAvailableWithoutTheAgent) {
+  WEFT_OWN();
   load_programs();
   stop_agent();
   expect_error(status(conf()), 50, "is weft-agent running");
 }
 
 TEST_F(StatusTest, T14_LimitedConnectivityWhenPodsAreWired) {
+  WEFT_OWN();
   load_programs();
   must_add();
   stop_agent();
@@ -138,14 +152,19 @@ TEST_F(StatusTest, T14_LimitedConnectivityWhenPodsAreWired) {
 }
 
 TEST_F(StatusTest, T14_NotAvailableWhileTheAgentStarts) {
+  WEFT_OWN();
   load_programs();
   agent_->refuse_all(ErrorCode::kUnavailable, "no snapshot yet");
   expect_error(status(conf()), 50, "no snapshot yet");
 }
 
-TEST_F(StatusTest, T14_NotAvailableWithoutPrograms) { expect_error(status(conf()), 50, bpf_root()); }
+TEST_F(StatusTest, T14_NotAvailableWithoutPrograms) {
+  WEFT_OWN();
+  expect_error(status(conf()), 50, bpf_root());
+}
 
 TEST_F(StatusTest, T14_AnOpenPolicyServesWithoutTheAgent) {
+  WEFT_OWN();
   stop_agent();
   Json conf = this->conf();
   conf["failurePolicy"] = "open";

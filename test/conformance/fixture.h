@@ -38,9 +38,18 @@ Finished call_plugin(const Invocation& invocation);
 #define WEFT_OWN() \
   if (!::weft::test::is_weft_cni()) GTEST_SKIP() << "not of the contract of every plugin: Weft's own"
 
-/// Expects a failure as the specification writes it: not 0, one JSON document with the four members on stdout. Gives
-/// it.
-Json expect_error(const Finished& finished, int code, const std::string& in_text = {});
+/// The code of an error: Weft's, and which other plugins may give instead, where the contract leaves a choice.
+struct ExpectedCode {
+  ExpectedCode(int code) : ours(code) {}  // NOLINT(google-explicit-constructor): a code alone is the usual case
+  ExpectedCode(int code, std::vector<int> instead) : ours(code), others(std::move(instead)) {}
+  int ours;
+  std::vector<int> others;
+};
+/// Expects a failure: not 0, and one JSON document with the code on stdout. Of Weft also all four members and `in_text`
+/// in the message; reference plugins leave cniVersion and empty details out. Gives the document.
+Json expect_error(const Finished& finished, const ExpectedCode& code, const std::string& in_text = {});
+/// Expects exit status 0 and this result: of Weft to the letter, of others what it says.
+void expect_result(const Finished& finished, const Json& result);
 /// Expects exit status 0 and nothing on stdout.
 void expect_silent_success(const Finished& finished);
 
@@ -80,6 +89,8 @@ class PodTest : public testing::Test {
   [[nodiscard]] std::string state() const;
   [[nodiscard]] int programs_on(const Netns& netns, const std::string& interface) const;
   [[nodiscard]] int all_programs() const;
+  /// The programs of a wired pod; another plugin has none.
+  void expect_programs(int count) const { EXPECT_EQ(all_programs(), is_weft_cni() ? count : 0); }
   [[nodiscard]] std::vector<std::string> attachments() const;
   [[nodiscard]] cni::AttachmentKey key() const { return {kContainer, "eth0"}; }
   [[nodiscard]] std::string bpf_root() const { return bpffs_ + "/weft"; }

@@ -5,8 +5,9 @@
 namespace weft::test {
 namespace {
 
-using testing::ElementsAre;
+using testing::ElementsAreArray;
 using testing::HasSubstr;
+using testing::IsSupersetOf;
 using testing::Not;
 
 constexpr const char* kVersions[] = {"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"};
@@ -44,11 +45,15 @@ TEST(Conformance, T01_VersionNeedsOnlyTheCommand) {
   const Json document = Json::parse(finished.out, nullptr, false);
   ASSERT_TRUE(document.is_object()) << finished.out;
   EXPECT_TRUE(document["cniVersion"].is_string());
-  EXPECT_THAT(document["supportedVersions"].get<std::vector<std::string>>(),
-              ElementsAre("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"));
+  const auto versions = document["supportedVersions"].get<std::vector<std::string>>();
+  EXPECT_THAT(versions, IsSupersetOf(kVersions));
+  if (is_weft_cni()) {
+    EXPECT_THAT(versions, ElementsAreArray(kVersions));
+  }
 }
 
 TEST(Conformance, T01_VersionEchoesTheCallersVersion) {
+  WEFT_OWN();
   const Finished finished = call_plugin({{{"CNI_COMMAND", "VERSION"}}, R"({"cniVersion":"0.4.0"})", {}});
   EXPECT_EQ(finished.status, 0);
   EXPECT_EQ(Json::parse(finished.out, nullptr, false)["cniVersion"], "0.4.0");
@@ -79,15 +84,18 @@ TEST(Conformance, T03_MissingVariablesAreNamed) {
   for (const bool empty : {false, true}) {
     for (const char* command : {"ADD", "CHECK"}) {
       for (const char* name : {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"}) {
-        expect_error(call_without(command, {name}, empty), 4, name);
+        const Json error = expect_error(call_without(command, {name}, empty), 4);
+        EXPECT_THAT(cni::text_member(error, "msg"), HasSubstr(name));
       }
       const Json all = expect_error(call_without(command, {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"}, empty), 4);
       for (const char* name : {"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"}) {
         EXPECT_THAT(cni::text_member(all, "msg"), HasSubstr(name));
       }
     }
-    for (const char* name : {"CNI_CONTAINERID", "CNI_IFNAME"})
-      expect_error(call_without("DEL", {name}, empty), 4, name);
+    for (const char* name : {"CNI_CONTAINERID", "CNI_IFNAME"}) {
+      const Json error = expect_error(call_without("DEL", {name}, empty), 4);
+      EXPECT_THAT(cni::text_member(error, "msg"), HasSubstr(name));
+    }
   }
 }
 
@@ -113,9 +121,10 @@ TEST(Conformance, T04_BadInterfaceNamesAreRefused) {
 
 TEST(Conformance, T05_EmptyOrBadJsonIsADecodingError) {
   for (const char* command : {"ADD", "DEL", "CHECK", "GC", "STATUS"}) {
-    for (const char* input : {"", "{", "nonsense", "[]", "null", "{\"cniVersion\":\"1.1.0\",}"}) {
+    for (const char* input : {"", "{", "nonsense", "[]", "{\"cniVersion\":\"1.1.0\",}"}) {
       expect_error(call(command, input), 6);
     }
+    expect_error(call(command, "null"), {6, {7}});
   }
 }
 
@@ -131,14 +140,21 @@ TEST(Conformance, T05_MissingOrInvalidNamesAreRefused) {
     expect_error(call(command, cni::to_text(conf)), 7, "name");
     for (const Json& name : {Json(""), Json("-x"), Json("a b"), Json("a/b"), Json(7)}) {
       conf["name"] = name;
-      expect_error(call(command, cni::to_text(conf)), 7, "name");
+      expect_error(call(command, cni::to_text(conf)), {7, {6}}, "name");
     }
   }
 }
 
 TEST(Conformance, T05_UnsupportedVersionsAreRefusedOnEveryVerb) {
   for (const char* command : {"ADD", "DEL", "CHECK", "GC", "STATUS"}) {
-    for (const char* version : {"0.1.0", "0.2.0", "1.2.0", "2.0.0", "x"}) {
+    for (const char* version : {"1.2.0", "2.0.0"}) expect_error(call(command, cni::to_text(base_conf(version))), 1);
+  }
+}
+
+TEST(Conformance, T05_VersionsWithoutPrevResultAreRefusedAndTheSpokenOnesTold) {
+  WEFT_OWN();
+  for (const char* command : {"ADD", "DEL", "CHECK", "GC", "STATUS"}) {
+    for (const char* version : {"0.1.0", "0.2.0", "1.2.0", "x"}) {
       const Json error = expect_error(call(command, cni::to_text(base_conf(version))), 1, version);
       EXPECT_THAT(cni::text_member(error, "details"), HasSubstr("1.1.0"));
     }
@@ -158,9 +174,11 @@ TEST(Conformance, T06_VerbsThatCameLaterAreRefusedBefore) {
 }
 
 TEST(Conformance, T07_AddAndCheckNeedAPrevResult) {
-  for (const char* version : kVersions) expect_error(call("ADD", cni::to_text(base_conf(version))), 7, "prevResult");
+  for (const char* version : kVersions) {
+    expect_error(call("ADD", cni::to_text(base_conf(version))), {7, {999}}, "prevResult");
+  }
   for (const char* version : {"0.4.0", "1.0.0", "1.1.0"}) {
-    expect_error(call("CHECK", cni::to_text(base_conf(version))), 7, "prevResult");
+    expect_error(call("CHECK", cni::to_text(base_conf(version))), {7, {999}}, "prevResult");
   }
 }
 
@@ -168,7 +186,7 @@ TEST(Conformance, T07_AddWithoutTheNetnsFails) {
   Json conf = base_conf();
   conf["prevResult"] = ptp_result("1.1.0", "/nonexistent/netns", {"10.0.0.2/24"});
   // Not 3: on that a runtime may leave DEL out.
-  expect_error(call("ADD", cni::to_text(conf)), 7, "/nonexistent/netns");
+  expect_error(call("ADD", cni::to_text(conf)), {7, {999}}, "/nonexistent/netns");
 }
 
 TEST(Conformance, T07_WhatIsNoNetnsIsRefused) {
@@ -177,11 +195,12 @@ TEST(Conformance, T07_WhatIsNoNetnsIsRefused) {
     set["CNI_NETNS"] = path;
     Json conf = base_conf();
     conf["prevResult"] = ptp_result("1.1.0", path, {"10.0.0.2/24"});
-    expect_error(call_plugin({set, cni::to_text(conf), {}}), 7, path);
+    expect_error(call_plugin({set, cni::to_text(conf), {}}), {7, {999}}, path);
   }
 }
 
 TEST(Conformance, T07_ThePluginsOwnNetnsIsRefused) {
+  WEFT_OWN();  // reference plugins look when ADD is done and its result printed, and at CHECK not at all
   for (const char* command : {"ADD", "CHECK"}) {
     auto set = variables(command);
     set["CNI_NETNS"] = "/proc/self/ns/net";
@@ -192,6 +211,7 @@ TEST(Conformance, T07_ThePluginsOwnNetnsIsRefused) {
 }
 
 TEST(Conformance, T15_ErrorsAreToldInTheCallersVersion) {
+  WEFT_OWN();
   for (const char* version : kVersions) {
     const Json error = expect_error(call("ADD", cni::to_text(base_conf(version))), 7);
     EXPECT_EQ(cni::text_member(error, "cniVersion"), version);
@@ -199,6 +219,7 @@ TEST(Conformance, T15_ErrorsAreToldInTheCallersVersion) {
 }
 
 TEST(Conformance, T15_BadValuesOfOurKeysAreRefusedByName) {
+  WEFT_OWN();
   for (const char* command : {"ADD", "CHECK", "GC", "STATUS"}) {
     Json conf = base_conf();
     conf["prevResult"] = ptp_result("1.1.0", "/nonexistent/netns", {"10.0.0.2/24"});
@@ -209,6 +230,7 @@ TEST(Conformance, T15_BadValuesOfOurKeysAreRefusedByName) {
 }
 
 TEST(Conformance, T11_BadValuesOfOurKeysDoNotStopDel) {
+  WEFT_OWN();
   Json conf = base_conf();
   conf["failurePolicy"] = "ajar";
   conf["registrationTimeoutMs"] = "soon";
@@ -219,6 +241,7 @@ TEST(Conformance, T11_BadValuesOfOurKeysDoNotStopDel) {
 }
 
 TEST(Conformance, T15_LogsGoToStderrOrToTheFile) {
+  WEFT_OWN();
   const ScratchDir dir;
   Json conf = base_conf();
   conf["prevResult"] = ptp_result("1.1.0", "/nonexistent/netns", {"10.0.0.2/24"});
@@ -232,6 +255,7 @@ TEST(Conformance, T15_LogsGoToStderrOrToTheFile) {
 }
 
 TEST(Conformance, T15_ALogFileThatCannotBeOpenedFailsNoPod) {
+  WEFT_OWN();
   Json conf = base_conf();
   conf["prevResult"] = ptp_result("1.1.0", "/nonexistent/netns", {"10.0.0.2/24"});
   conf["logFile"] = "/proc/nonexistent/weft.log";

@@ -41,6 +41,24 @@ TEST_F(ChainHostPort, ThePodsRatesAreShapedBesideTheCapture) {
   EXPECT_TRUE(moved.ok()) << ::testing::PrintToString(moved);
 }
 
+class ChainCalicoPolicy : public ChainTest<CalicoDrop> {};
+
+TEST_F(ChainCalicoPolicy, APolicyMadeLaterTakesHoldWhenTheTunnelEnds) {
+  const std::vector<std::string> impatient{"--connect-timeout", "1", "--timeout", "1"};
+  const Endpoint db = on_->db->v4();
+  ASSERT_TRUE(on_->client->get(db).ok());
+  const FakeFelix& felix = *on_->db->node().felix();
+  for (const Pod* pod : {on_->client, on_->plain1}) felix.deny(on_->db->host_interface(), pod->address_v4());
+  EXPECT_FALSE(on_->plain1->get(db, impatient).ok()) << "the policy is not in force";
+  EXPECT_TRUE(on_->client->get(db, impatient).ok())
+      << "the tunnel stood and its packets are of an established connection";
+  on_->mesh.node(1).stop_agent();
+  on_->mesh.node(1).start_agent();
+  EXPECT_FALSE(on_->client->get(db, impatient).ok()) << "a new tunnel was let through";
+  felix.clear_policy(on_->db->host_interface());
+  EXPECT_TRUE(eventually(milliseconds(10'000), [&] { return on_->client->get(db, impatient).ok(); }));
+}
+
 class ChainMacvlan : public ChainTest<Ptp> {
  protected:
   static PodOptions macvlan() {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # weft-fakecalico: wires a pod as Calico's CNI plugin does, without Calico: a routed veth named cali + sha1(namespace.pod),
 # with one MAC address on every node's side, /32 and /128 addresses, and a gateway that exists only by proxy ARP (IPv6: the
-# link-local address of the node's side). Addresses come from the IPAM plugin of the configuration. Felix's rules are not
-# its business (test/support/mesh_felix.h).
+# link-local address of the node's side). The node needs some route that covers that gateway, a default route usually.
+# Addresses come from the IPAM plugin of the configuration. Felix's rules are not its business (test/support/mesh_felix.h).
 # Speaks every version of CNI that has prevResult; needs ip, jq and nsenter.
 set -eEuo pipefail
 shopt -s inherit_errexit

@@ -42,8 +42,8 @@ enum class Primary : std::uint8_t {
 struct PodOptions {
   std::string service_account = "default";
   bool enrolled = true;  ///< listed in the configuration as a workload with HBONE; otherwise wired but outside the mesh
-  std::vector<std::pair<std::string, std::string>> sysctls;  ///< set in the pod before its ADD
-  std::optional<Primary> primary;                            ///< another than the mesh's
+  std::vector<std::pair<std::string, std::string>> sysctls = {};  ///< set in the pod before its ADD
+  std::optional<Primary> primary = {};                            ///< another than the mesh's
   std::uint16_t host_port = 0;  ///< a port of the node that leads to Pod::kPort, where the chain has portmap
   nlohmann::json weft_conf = nlohmann::json::object();  ///< further keys for the entry of weft-cni
 };
@@ -143,9 +143,9 @@ class Node {
 struct MeshOptions {
   int nodes = 2;  ///< 1 or 2
   bool start_agents = true;
-  std::vector<std::string> agent_arguments;  ///< added to each agent's command line
+  std::vector<std::string> agent_arguments = {};  ///< added to each agent's command line
   Primary primary = Primary::kPtp;
-  std::optional<FakeFelix::HostAction> felix;  ///< Felix' rules on every node, and every pod an endpoint of them
+  std::optional<FakeFelix::HostAction> felix = {};  ///< Felix' rules on every node, and every pod an endpoint of them
 };
 
 class Mesh {

@@ -45,7 +45,7 @@ std::string host_rules(bool v6, FakeFelix::HostAction action) {
          (action == FakeFelix::HostAction::kDrop ? "DROP" : "ACCEPT") + "\nCOMMIT\n";
 }
 
-/// `dash`-led rules of one chain of the endpoint: what is known passes, what conntrack cannot place does not.
+/// The head of each chain of an endpoint: what is known passes, what conntrack cannot place does not.
 std::string conntrack_rules(const std::string& chain) {
   return "-A " + chain + " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n" + "-A " + chain +
          " -m conntrack --ctstate INVALID -j DROP\n" + "-A " + chain + " -j MARK --set-xmark 0x0/0x10000\n";
@@ -87,23 +87,22 @@ void FakeFelix::deny(const std::string& interface, const IpAddress& source) cons
   load(filter("-A cali-pi-" + interface + " -s " + source.to_string() + " -j DROP\n"), source);
 }
 
-void FakeFelix::watch(const std::string& interface, const IpAddress& source) const {
-  load(filter("-A cali-pi-" + interface + " -s " + source.to_string() + "\n"), source);
-}
-
 void FakeFelix::clear_policy(const std::string& interface) const { load(filter("-F cali-pi-" + interface + "\n")); }
 
 std::uint64_t FakeFelix::packets(const std::string& words) const {
   std::uint64_t sum = 0;
+  bool found = false;
   for (const char* save : {"iptables-save", "ip6tables-save"}) {
     std::istringstream rules(must_run({save, "-c"}, {.netns = node_, .environment = {}, .input = {}}));
     for (std::string rule; std::getline(rules, rule);) {
       // [PACKETS:BYTES] -A CHAIN …
       if (rule.starts_with("[") && rule.find(words) != std::string::npos) {
         sum += std::strtoull(rule.c_str() + 1, nullptr, 10);
+        found = true;
       }
     }
   }
+  if (!found) throw TestError("no rule has the words " + words);
   return sum;
 }
 

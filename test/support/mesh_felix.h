@@ -25,12 +25,11 @@ class FakeFelix {
   void remove_endpoint(const std::string& interface) const;
   /// A NetworkPolicy of the endpoint: new connections from this address are dropped.
   void deny(const std::string& interface, const IpAddress& source) const;
-  /// Counts the packets of new connections from this address and lets them pass.
-  void watch(const std::string& interface, const IpAddress& source) const;
-  /// Takes deny() and watch() of the endpoint back.
+  /// Takes deny() of the endpoint back.
   void clear_policy(const std::string& interface) const;
 
-  /// Packets that met the rules with `words` in them, as iptables-save prints rules; both families.
+  /// Packets that met the rules with `words` in them, as iptables-save prints rules; both families. Throws where there
+  /// is no such rule.
   [[nodiscard]] std::uint64_t packets(const std::string& words) const;
 
  private:
