@@ -299,5 +299,37 @@ TEST_F(Interfaces, ThoseThatAreNotWiredAreShown) {
   EXPECT_TRUE(eventually(kSoon, [&] { return pod_json("many").at("uncapturedInterfaces").empty(); }));
 }
 
+/// As KubeVirt's masquerade binding does it: the machine's connections leave the pod with the pod's address. The ones
+/// into the mesh do not get there: the kernel's connection tracking meets them a second time on lo, under the
+/// translated addresses. What matters is that none leaves in the clear.
+TEST_F(Interfaces, AVirtualMachineInThePodReachesOthersAndLeaksNothingIntoTheMesh) {
+  PodOptions unlisted;
+  unlisted.enrolled = false;
+  Pod& other = mesh_->add_pod(1, "shop", "other", unlisted);
+  other.serve();
+  Pod& pod = mesh_->add_pod(1, "shop", "launcher");
+  const Netns machine("vm");
+  connect_veth(pod.netns(), "vm0", machine, "eth0");
+  pod.netns().ip("addr add 10.0.2.1/24 dev vm0");
+  pod.netns().sysctl("net/ipv4/ip_forward", "1");
+  machine.ip("addr add 10.0.2.2/24 dev eth0");
+  machine.ip("route add default via 10.0.2.1");
+  must_run({"nft",
+            "add table ip vm; add chain ip vm post { type nat hook postrouting priority 100; }; "
+            "add rule ip vm post oifname eth0 ip saddr 10.0.2.2 masquerade"},
+           {.netns = &pod.netns(), .environment = {}, .input = {}});
+  const Capture veth(node().netns(), pod.host_interface());
+  const auto get = [&](const Endpoint& to) {
+    return run({program("weft-testapp"), "get", to.to_string(), "--connect-timeout", "1", "--timeout", "1", "--marker",
+                "secret-vm"},
+               {.netns = &machine, .environment = {}, .input = {}});
+  };
+  EXPECT_FALSE(get(web_->v4()).ok());
+  EXPECT_FALSE(veth.contains("secret-vm"));
+  EXPECT_TRUE(veth.segments([&](const Segment& s) { return s.destination == web_->v4(); }).empty());
+  EXPECT_THAT(get(other.v4()), IsAnswer("other", pod.address_v4()));
+  EXPECT_TRUE(veth.contains("secret-vm")) << "the capture would have seen it";
+}
+
 }  // namespace
 }  // namespace weft::test
