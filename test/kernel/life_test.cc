@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 
 #include "bpf/attach.h"
 #include "bpf/hook.h"
@@ -208,57 +209,70 @@ TEST_F(KernelMesh, DelLeavesNothing) {
   EXPECT_THAT(node1().admin("/config_dump"), Not(HasSubstr("brief")));
 }
 
-/// A transfer both ways that would take minutes, under way when this returns.
-Process start_bulk(const Pod& from, const Endpoint& to, const Capture& wire) {
-  Process bulk = from.start({program("weft-testapp"), "bulk", to.to_string(), "--send", "900000000", "--receive",
-                             "900000000", "--read-rate", "1000000", "--server-read-rate", "1000000", "--timeout", "3"});
-  const auto frames = wire.frames();
-  constexpr std::size_t kInTheMiddle = 100;
-  if (!eventually(kSoon, [&] { return wire.frames() > frames + kInTheMiddle; })) {
-    throw TestError("the transfer does not begin: " + bulk.out() + bulk.err());
+/// Transfers from the client to the server, both ways and in both families, which would take minutes; with what is seen
+/// of them on the wire and on the host's end of one of the two.
+class CutTransfers {
+ public:
+  CutTransfers(const Pod& from, const Pod& to, const Pod& watched)
+      : from_(from),
+        to_(to),
+        veth_(watched.node().netns(), watched.host_interface()),
+        wire_(from.node().netns(), Node::kWire) {
+    for (const auto& target : {to.v4(), to.v6()}) {
+      const auto frames = wire_.frames();
+      transfers_.push_back(
+          from.start({program("weft-testapp"), "bulk", target.to_string(), "--send", "900000000", "--receive",
+                      "900000000", "--read-rate", "1000000", "--server-read-rate", "1000000", "--timeout", "3"}));
+      constexpr std::size_t kInTheMiddle = 100;
+      if (!eventually(kSoon, [&] { return wire_.frames() > frames + kInTheMiddle; })) {
+        throw TestError("the transfer does not begin: " + transfers_.back().out() + transfers_.back().err());
+      }
+    }
   }
-  return bulk;
-}
+  void expect_ended() {
+    for (auto& transfer : transfers_) {
+      EXPECT_TRUE(transfer.wait(milliseconds(20'000)).has_value()) << "the client never noticed";
+    }
+  }
+  void expect_no_leak(const std::function<std::vector<Segment>(const Capture&, const Pod&, const Pod&)>& plaintext) {
+    for (const Capture* capture : {&veth_, &wire_}) {
+      EXPECT_TRUE(plaintext(*capture, from_, to_).empty());
+      EXPECT_EQ(capture->lost(), 0U);
+    }
+  }
+
+ private:
+  const Pod &from_, &to_;
+  const Capture veth_, wire_;
+  std::vector<Process> transfers_;
+};
 
 TEST_F(KernelMesh, AKilledAgentLeaksNoByteAndTheNextTakesItsPodsUp) {
+  CutTransfers transfers(*client, *server, *client);
+  node1().kill_agent();
+  transfers.expect_ended();
   for (const bool v6 : {false, true}) {
-    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
-    const Capture veth(node1().netns(), client->host_interface());
-    const Capture wire(node1().netns(), Node::kWire);
-    Process bulk = start_bulk(*client, of(*server, v6), wire);
-    node1().kill_agent();
-    EXPECT_TRUE(bulk.wait(milliseconds(20'000)).has_value()) << "the application never noticed";
     const Finished away = client->get(of(*server, v6), kImpatient);
     EXPECT_FALSE(away.ok()) << ::testing::PrintToString(away);
     const Finished past = client->get(of(*outside, v6));
     EXPECT_TRUE(past.ok()) << "non-mesh traffic noticed: " << ::testing::PrintToString(past);
-
-    node1().start_agent();
-    EXPECT_EQ(check(*client), "");
-    expect_captured(*client, *server, v6);
-    EXPECT_TRUE(plaintext_between(veth, *client, *server).empty());
-    EXPECT_TRUE(plaintext_between(wire, *client, *server).empty());
-    EXPECT_EQ(veth.lost(), 0U);
-    EXPECT_EQ(wire.lost(), 0U);
   }
+  node1().start_agent();
+  EXPECT_EQ(check(*client), "");
+  for (const bool v6 : {false, true}) expect_captured(*client, *server, v6);
+  transfers.expect_no_leak(plaintext_between);
 }
 
 TEST_F(KernelMesh, AKilledAgentOfTheServerLeaksNoByte) {
+  CutTransfers transfers(*client, *server, *server);
+  node2().kill_agent();
+  transfers.expect_ended();
+  node2().start_agent();
   for (const bool v6 : {false, true}) {
-    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
-    const Capture veth(node2().netns(), server->host_interface());
-    const Capture wire(node1().netns(), Node::kWire);
-    Process bulk = start_bulk(*client, of(*server, v6), wire);
-    node2().kill_agent();
-    EXPECT_TRUE(bulk.wait(milliseconds(20'000)).has_value()) << "the client never noticed";
-    EXPECT_TRUE(plaintext_between(veth, *client, *server).empty());
-    EXPECT_TRUE(plaintext_between(wire, *client, *server).empty());
-    node2().start_agent();
     EXPECT_TRUE(eventually(kSoon, [&] { return client->get(of(*server, v6)).ok(); }));
-    EXPECT_EQ(veth.lost(), 0U);
-    EXPECT_EQ(wire.lost(), 0U);
   }
   EXPECT_EQ(check(*server), "");
+  transfers.expect_no_leak(plaintext_between);
 }
 
 TEST_F(KernelMesh, AnAgentEndsWellAndTheNextReplacesThePrograms) {
