@@ -134,14 +134,14 @@ check_agent_away() {
   local said=
   kill_agent
   said=$(run_sandbox late || true)
-  say "        $said"
+  say "              $(tail -n 1 <<<"$said")"
   holds "agent away: RunPodSandbox fails, and names plugin, agent and socket" \
     has "$said" "plugin type=.{1,2}weft-cni.{1,2} failed \(add\): connect to the agent at $state/agent.sock: .*is weft-agent running"
   holds "agent away: no sandbox is left of it" is_empty "$(crictl pods --name '^late$' --state ready --quiet)"
   # Other pods are none of its business.
   holds "agent away: a pod can be removed" remove_pod holder
   start_agent
-  said=$(run_sandbox late) || say "        $said"
+  said=$(run_sandbox late) || say "              $(tail -n 1 <<<"$said")"
   holds "agent back: the same sandbox starts" has "$said" '^[0-9a-f]{64}$'
   crictl inspectp "$(sandbox_of late)" | jq -er .status.network.ip >"$state"/pods/late.ip
   write_mesh

@@ -116,7 +116,7 @@ write_mesh() {
 # run_sandbox NAME: RunPodSandbox; prints what crictl says.
 run_sandbox() {
   jq -n --arg name "$1" --arg logs $state/log '{metadata: {$name, namespace: "shop", uid: "uid-\($name)", attempt: 0},
-    log_directory: $logs, linux: {}}' >$state/pods/"$1".json
+    log_directory: $logs, linux: {cgroup_parent: "/pods"}}' >$state/pods/"$1".json
   crictl runp $state/pods/"$1".json 2>&1
 }
 
