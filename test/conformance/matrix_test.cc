@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <tuple>
+#include <ostream>
 
 #include "test/conformance/fixture.h"
 
@@ -16,7 +16,27 @@ namespace {
 using testing::HasSubstr;
 
 enum class Runtime : std::uint8_t { kWeftChain, kCnitool };
-using Cell = std::tuple<Runtime, const char*, const char*>;  // runtime, chain, version
+struct Cell {
+  Runtime runtime;
+  std::string chain, version;
+};
+std::string name_of(const Cell& cell) {
+  std::string name = cell.runtime == Runtime::kCnitool ? "cnitool_" : "weftchain_";
+  name += cell.chain + "_" + cell.version;
+  std::ranges::replace(name, '.', '_');
+  return name;
+}
+void PrintTo(const Cell& cell, std::ostream* out) { *out << name_of(cell); }
+
+std::vector<Cell> all_cells() {
+  std::vector<Cell> cells;
+  for (const auto runtime : {Runtime::kWeftChain, Runtime::kCnitool}) {
+    for (const char* chain : {"ptp", "bridge", "fakecalico", "ptp_bandwidth"}) {
+      for (const char* version : {"0.3.1", "0.4.0", "1.0.0", "1.1.0"}) cells.push_back({runtime, chain, version});
+    }
+  }
+  return cells;
+}
 
 constexpr const char* kNetwork = "matrix";
 
@@ -37,9 +57,9 @@ class MatrixTest : public PodTest, public testing::WithParamInterface<Cell> {
     before_ = traces();
   }
 
-  [[nodiscard]] static bool by_cnitool() { return std::get<0>(GetParam()) == Runtime::kCnitool; }
-  [[nodiscard]] static std::string chain_name() { return std::get<1>(GetParam()); }
-  [[nodiscard]] static std::string version() { return std::get<2>(GetParam()); }
+  [[nodiscard]] static bool by_cnitool() { return GetParam().runtime == Runtime::kCnitool; }
+  [[nodiscard]] static const std::string& chain_name() { return GetParam().chain; }
+  [[nodiscard]] static const std::string& version() { return GetParam().version; }
   [[nodiscard]] static bool has_check() { return version() >= "0.4.0"; }
   [[nodiscard]] static bool has_gc_and_status() { return version() >= "1.1.0"; }
 
@@ -224,16 +244,8 @@ TEST_P(MatrixTest, EveryVerbDoesWhatItsVersionSays) {
   expect_gc();
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, MatrixTest,
-                         testing::Combine(testing::Values(Runtime::kWeftChain, Runtime::kCnitool),
-                                          testing::Values("ptp", "bridge", "fakecalico", "ptp_bandwidth"),
-                                          testing::Values("0.3.1", "0.4.0", "1.0.0", "1.1.0")),
-                         [](const auto& cell) {
-                           std::string name = std::get<0>(cell.param) == Runtime::kCnitool ? "cnitool" : "weftchain";
-                           name += std::string("_") + std::get<1>(cell.param) + "_" + std::get<2>(cell.param);
-                           std::ranges::replace(name, '.', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Conformance, MatrixTest, testing::ValuesIn(all_cells()),
+                         [](const auto& cell) { return name_of(cell.param); });
 
 }  // namespace
 }  // namespace weft::test

@@ -46,7 +46,8 @@ class ChainCalicoPolicy : public ChainTest<CalicoDrop> {};
 TEST_F(ChainCalicoPolicy, APolicyMadeLaterTakesHoldWhenTheTunnelEnds) {
   const std::vector<std::string> impatient{"--connect-timeout", "1", "--timeout", "1"};
   const Endpoint db = on_->db->v4();
-  ASSERT_TRUE(on_->client->get(db).ok());
+  // Enough that every worker of the agent has a tunnel of its own.
+  ASSERT_TRUE(on_->client->get(db, {"--count", "64"}).ok());
   const FakeFelix& felix = *on_->db->node().felix();
   for (const Pod* pod : {on_->client, on_->plain1}) felix.deny(on_->db->host_interface(), pod->address_v4());
   EXPECT_FALSE(on_->plain1->get(db, impatient).ok()) << "the policy is not in force";
