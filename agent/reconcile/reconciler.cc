@@ -154,12 +154,17 @@ void Reconciler::finish(Pass pass) {
     log::warn("pod not in the mesh: cannot be wired pod={}/{} container={} reason={}", pod.pod.pod_namespace,
               pod.pod.name, pod.key.container_id, log::quote(pod.reason));
   }
+  // A DEL takes the programs off a moment after its pod was unregistered: unknown is what two passes found.
+  std::vector<std::string> lasting;
   for (const auto& id : pass.unknown) {
+    if (std::ranges::find(suspected_, id) == suspected_.end()) continue;
+    lasting.push_back(id);
     if (std::ranges::find(unknown_, id) != unknown_.end()) continue;
     log::error("capture programs of an unknown pod, which is cut off attachment={}", id);
   }
   unwired_ = std::move(pass.unwired);
-  unknown_ = std::move(pass.unknown);
+  unknown_ = std::move(lasting);
+  suspected_ = std::move(pass.unknown);
 }
 
 std::string Reconciler::network_of(const Pass& pass, const cni::AttachmentKey& key) {

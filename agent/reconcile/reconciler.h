@@ -59,7 +59,8 @@ class Reconciler {
   [[nodiscard]] std::map<std::string, std::uint64_t> counts() const;
   /// As of the last pass.
   [[nodiscard]] std::vector<UnwiredPod> unwired() const;
-  /// Attachments that have programs on a device but belong to no pod that is known: what is behind them is cut off.
+  /// Attachments that have programs on a device but belong to no pod that is known, as of the last two passes: what is
+  /// behind them is cut off.
   [[nodiscard]] std::vector<std::string> unknown() const;
 
  private:
@@ -100,6 +101,7 @@ class Reconciler {
   std::map<std::string, std::uint64_t> counts_;
   std::vector<UnwiredPod> unwired_;
   std::vector<std::string> unknown_;
+  std::vector<std::string> suspected_;  ///< unknown to the pass before
   bool stopping_ = false, woken_ = false;
   std::thread thread_;
 };
