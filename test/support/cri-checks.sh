@@ -181,6 +181,7 @@ check_removal() {
   holds "what is counted for nothing to be left of it is there now" only_pods "${pods[@]}"
   for name in "${pods[@]}"; do remove_pod "$name" || say "        $name could not be removed"; done
   holds "removed: no veth, no pin, no registration, no netns, no address, no entry of the cache" eventually 10 only_pods
+  holds "the agent logged no error in all that" fails grep -qE '^[^ ]+ error ' "$state"/log/agent.log
   "$bin/weft-cni" uninstall --bin-dir "$state"/plugins --conf-dir "$net_d" >"$state"/log/uninstall.log 2>&1 || cat "$state"/log/uninstall.log
   holds "weft-cni uninstall leaves the list as it was, and no program" list_is_as_before
 }
