@@ -4,6 +4,7 @@
 #include <set>
 
 #include "agent/enrolment.h"
+#include "bpf/shared.h"
 #include "tunnel/base/log.h"
 
 namespace weft::agent {
@@ -215,6 +216,17 @@ cni::Reply Enrolment::check(const cni::Request& request) {
   if (in_map == pods->end() || in_map->enrolled != r.enrolled) {
     return refusal(
         {ErrorCode::kInternal, 0, "check pod " + r.pod() + ": its entry in the capture map is missing or wrong"});
+  }
+  if (r.enrolled) {
+    auto listening = capture_.listening(r.slot);
+    if (!listening) return refusal(listening.error());
+    const std::uint32_t wanted = WEFT_LISTENER_KINDS * data_plane_.workers();
+    if (*listening != wanted) {
+      return refusal(
+          {ErrorCode::kInternal, 0,
+           "check pod " + r.pod() + ": " + std::to_string(*listening) + " of its " + std::to_string(wanted) +
+               " listeners are in place, its connections into the mesh are dropped: " + existing->second.reason});
+    }
   }
   cni::Reply reply;
   reply.enrolled = r.enrolled;

@@ -310,6 +310,20 @@ Result<void> Capture::set_listener(std::uint32_t slot, Listener kind, std::uint3
   return impl_->listeners.put(index, static_cast<std::uint64_t>(fd));
 }
 
+Result<std::uint32_t> Capture::listening(std::uint32_t slot) const {
+  if (auto ok = impl_->check_slot(slot); !ok) return Failure(ok.error());
+  std::uint32_t found = 0;
+  for (std::uint32_t kind = 0; kind < WEFT_LISTENER_KINDS; ++kind) {
+    for (std::uint32_t worker = 0; worker < impl_->workers; ++worker) {
+      // Asked from here a SOCKMAP gives the socket's cookie.
+      auto socket = impl_->listeners.get((slot * WEFT_LISTENER_KINDS + kind) * WEFT_MAX_WORKERS + worker);
+      if (!socket) return Failure(socket.error());
+      if (*socket) ++found;
+    }
+  }
+  return found;
+}
+
 Result<void> Capture::tag_socket(int fd) const { return impl_->tags.put(fd, 1); }
 
 Result<void> Capture::set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) {

@@ -77,6 +77,9 @@ class Capture {
   /// one with SO_REUSEPORT.
   Result<void> set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd);
 
+  /// How many listeners of a pod are in place, of WEFT_LISTENER_KINDS for each worker. One that closed is not.
+  [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const;
+
   /// Marks a socket as the agent's own: its packets leave the pod uncaptured while their destination is the socket's.
   /// For every socket the agent makes in a pod's netns, before connect, and after accept for HBONE and plaintext
   /// listeners.

@@ -44,7 +44,6 @@ CniResult<std::string> check(const Call& call) {
 }
 
 CniResult<std::string> status(const Call& call) {
-  auto attachments = bpf::attachments(call.conf.bpf_root);
   auto reply = ask_agent(call, request_for(call, Verb::kStatus));
   if (!reply) {
     if (call.conf.failure_policy == FailurePolicy::kOpen && reply.error().code == Code::kTryAgainLater) {
@@ -53,6 +52,7 @@ CniResult<std::string> status(const Call& call) {
       return std::string();
     }
     // Pods that are wired already wait for the agent with new connections.
+    auto attachments = bpf::attachments(call.conf.bpf_root);
     const bool wired = attachments && !attachments->empty();
     return refuse(wired ? Code::kLimitedConnectivity : Code::kNotAvailable, reply.error().msg,
                   wired ? "pods of the mesh on this node cannot open new connections until the agent is back" : "");

@@ -181,7 +181,7 @@ TEST_F(Loader, AddressesThatNoPodCanHave) {
 }
 
 TEST_F(Loader, ListenersThatOthersCouldJoinAreRefused) {
-  const Fd fd = std::move(*sys::socket(AF_INET6, SOCK_STREAM));
+  Fd fd = std::move(*sys::socket(AF_INET6, SOCK_STREAM));
   ASSERT_TRUE(sys::set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1));
   ASSERT_TRUE(sys::listen(fd.get(), 1));
   const auto result = capture_->set_listener(0, bpf::Listener::kOutbound, 0, fd.get());
@@ -190,6 +190,10 @@ TEST_F(Loader, ListenersThatOthersCouldJoinAreRefused) {
   ASSERT_TRUE(sys::set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 0));
   EXPECT_TRUE(capture_->set_listener(0, bpf::Listener::kOutbound, 0, fd.get()));
   EXPECT_FALSE(capture_->set_listener(0, bpf::Listener::kOutbound, 1, fd.get()));  // there is one worker
+  EXPECT_EQ(capture_->listening(0).value(), 1U);
+  EXPECT_EQ(capture_->listening(1).value(), 0U);
+  fd.reset();
+  EXPECT_EQ(capture_->listening(0).value(), 0U);
 }
 
 TEST_F(Loader, ASmallerSizeIsLeftAsItIs) {

@@ -350,6 +350,12 @@ TEST_F(EnrolmentTest, CheckComparesWithTheNetnsAndTheMaps) {
   other.key = {"container-web", "eth0"};
   other.netns_inode = 1;
   EXPECT_TRUE(enrolment_->handle(std::move(other)).error);
+  const auto open = std::exchange(capture_.listeners, {});
+  const auto deaf = send(cni::Verb::kCheck, "web");
+  ASSERT_TRUE(deaf.error);
+  EXPECT_THAT(deaf.error->message(), HasSubstr("0 of its"));
+  capture_.listeners = open;
+  EXPECT_FALSE(send(cni::Verb::kCheck, "web").error);
   capture_.by_slot.clear();
   EXPECT_TRUE(send(cni::Verb::kCheck, "web").error);
 }

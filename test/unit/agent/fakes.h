@@ -56,6 +56,10 @@ class FakeCapture : public CaptureMaps {
     listeners[slot].insert({static_cast<int>(kind), worker});
     return {};
   }
+  [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const override {
+    const auto found = listeners.find(slot);
+    return found == listeners.end() ? 0U : static_cast<std::uint32_t>(found->second.size());
+  }
   Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> /*cidrs*/) override {
     std::string text = "destinations";
     for (const auto& address : addresses) text += " " + address.to_string();
