@@ -48,7 +48,7 @@ refresh_lists() {
   local state=$kernels/apt
   mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
   write_sources "$state/sources.list"
-  private_apt apt-get update >"$state/update.log" 2>&1 || warn "apt-get update: $(grep -E '^[EW]:' "$state/update.log")"
+  private_apt apt-get update >"$state/update.log" 2>&1 || true # told where a kernel is missed
   lists_are_fresh=1
 }
 
@@ -96,6 +96,7 @@ fetch_kernel() {
   image=$(newest_image "$version")
   [ -n "$image" ] || {
     warn "kernel $version: no suite has linux-image-$version…-cloud-amd64 (looked in $archive_suites $security_suites)"
+    grep -E '^[EW]:' "$kernels/apt/update.log" >&2 || true # apt-get says so when it cannot get a list, and ends well
     return 1
   }
   rm -rf "$folder" && mkdir -p "$folder/packages" "$folder/root"
