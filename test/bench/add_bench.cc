@@ -96,10 +96,9 @@ class AddBench {
       list["plugins"].erase(list["plugins"].size() - 1);
       lists_[0] = folder_.write("without.conflist", list.dump());
     }
-    const Netns netns("bench");
     const auto chain = [&](const char* verb) {
       return weft::test::run({program("weft-chain"), "--cache", folder_.path() + "/chain", verb, lists_[weft ? 1 : 0],
-                              netns.path(), pod_->container_id(), "eth0"},
+                              pod_->netns().path(), pod_->container_id(), "eth0"},
                              {.netns = &mesh_->node(1).netns(),
                               .environment = {"CNI_PATH=" + program("") + ":/usr/lib/cni:/opt/cni/bin",
                                               "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=bench"},

@@ -12,7 +12,7 @@ namespace weft::test {
 namespace {
 
 constexpr std::uint64_t kDefaultBytes = 32U << 20;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef WEFT_SANITIZED
 constexpr std::size_t kMemoryLimit = 640U << 20;  // AddressSanitizer keeps 256 MiB of freed memory back
 #else
 constexpr std::size_t kMemoryLimit = 64U << 20;

@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WEFT_SANITIZED
 constexpr int kPods = 60;  // an instrumented plugin takes ten times as long
 #else
 constexpr int kPods = 500;
