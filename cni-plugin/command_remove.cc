@@ -4,26 +4,18 @@
 #include "cni-plugin/call.h"
 #include "cni-plugin/pod_routing.h"
 #include "cni-plugin/records.h"
-#include "cni-plugin/veth.h"
 #include "tunnel/base/fault.h"
 #include "tunnel/base/log.h"
 
 namespace weft::cni {
 namespace {
 
-/// Whether another interface of the same container is wired: rules and routes of the netns serve both.
-bool shares_netns(const Call& call, const Netns& netns) {
-  auto names = interface_names(netns.fd.get());
-  return names && std::ranges::any_of(*names, [&](const std::string& name) {
-           return name != call.environment.if_name &&
-                  has_record(call.conf.bpf_root, {call.environment.container_id, name});
-         });
-}
-
 void clear_pod(const Call& call) {
   if (call.environment.netns.empty()) return;
+  // Rules and routes of the netns serve the pod's other interfaces too.
+  if (has_sibling(call.conf.bpf_root, call.key())) return;
   auto netns = open_netns(call.environment.netns);
-  if (!netns || netns->own || shares_netns(call, *netns)) return;
+  if (!netns || netns->own) return;
   clear_netns(netns->fd.get());
 }
 

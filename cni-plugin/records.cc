@@ -69,6 +69,17 @@ Result<void> remove_record(const std::string& root, const AttachmentKey& key) {
 
 bool has_record(const std::string& root, const AttachmentKey& key) { return read_link(path_of(root, key)).has_value(); }
 
+bool has_sibling(const std::string& root, const AttachmentKey& key) {
+  const std::string own = bpf::attachment_id(key.container_id, key.if_name);
+  const std::string container = bpf::attachment_id(key.container_id, {});
+  const std::unique_ptr<DIR, DirCloser> dir(::opendir(folder(root).c_str()));
+  while (const dirent* entry = dir == nullptr ? nullptr : ::readdir(dir.get())) {
+    const std::string_view name = entry->d_name;
+    if (name.starts_with(container) && name != own) return true;
+  }
+  return false;
+}
+
 Result<std::vector<Record>> read_records(const std::string& root) {
   std::vector<Record> records;
   const std::unique_ptr<DIR, DirCloser> dir(::opendir(folder(root).c_str()));

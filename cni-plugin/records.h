@@ -26,6 +26,8 @@ Result<bool> write_record(const std::string& root, const Record& record);
 /// Never fails because it is already gone.
 Result<void> remove_record(const std::string& root, const AttachmentKey& key);
 [[nodiscard]] bool has_record(const std::string& root, const AttachmentKey& key);
+/// Whether another interface of the same container has one: it shares the netns.
+[[nodiscard]] bool has_sibling(const std::string& root, const AttachmentKey& key);
 /// All of them; none where the root does not exist. Links that are no records are left out.
 Result<std::vector<Record>> read_records(const std::string& root);
 

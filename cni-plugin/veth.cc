@@ -96,16 +96,4 @@ Result<std::map<std::uint32_t, std::string>> routed_interfaces(int netns_fd) {
   return found;
 }
 
-Result<std::vector<std::string>> interface_names(int netns_fd) {
-  auto scope = NetnsScope::enter(netns_fd);
-  if (!scope) return Failure(std::move(scope.error()));
-  auto netlink = Netlink::open();
-  if (!netlink) return Failure(std::move(netlink.error()));
-  auto links = netlink->links();
-  if (!links) return Failure(std::move(links.error()));
-  std::vector<std::string> names;
-  for (const Link& link : *links) names.push_back(link.name);
-  return names;
-}
-
 }  // namespace weft::cni

@@ -25,9 +25,6 @@ struct PodInterface {
 /// no veth or netkit, or its other end is not here.
 Result<PodInterface> find_pod_interface(int pod_netns, const std::string& if_name);
 
-/// The interfaces in a netns, by name.
-Result<std::vector<std::string>> interface_names(int netns_fd);
-
 /// The interfaces of a netns that are up and that a route of any table leads through, but lo: traffic may leave by
 /// them. By ifindex.
 Result<std::map<std::uint32_t, std::string>> routed_interfaces(int netns_fd);

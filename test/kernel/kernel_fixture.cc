@@ -37,17 +37,9 @@ bool kernel_has_netns_cookie() {
 void KernelMesh::SetUpTestSuite() {
   if (!is_root()) return;
   auto made = std::make_unique<Mesh>();
-  const auto add = [&](int node, const char* namespace_name, const char* name, bool enrolled) {
-    PodOptions options;
-    options.service_account = name;
-    options.enrolled = enrolled;
-    Pod& pod = made->add_pod(node, namespace_name, name, options);
-    pod.serve();
-    return &pod;
-  };
-  client = add(1, "shop", "client", true);
-  server = add(2, "bank", "server", true);
-  outside = add(2, "legacy", "outside", false);
+  client = add_serving_pod(*made, 1, "shop", "client", true);
+  server = add_serving_pod(*made, 2, "bank", "server", true);
+  outside = add_serving_pod(*made, 2, "legacy", "outside", false);
   mesh_ = std::move(made);
 }
 

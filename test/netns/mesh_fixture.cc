@@ -12,22 +12,23 @@ using nlohmann::json;
 std::unique_ptr<Mesh> MeshTest::mesh_;
 Pod *MeshTest::client, *MeshTest::web1, *MeshTest::web2, *MeshTest::db, *MeshTest::outside;
 
+Pod* add_serving_pod(Mesh& mesh, int node, const char* namespace_name, const char* name, bool enrolled) {
+  PodOptions options;
+  options.service_account = name;
+  options.enrolled = enrolled;
+  Pod& pod = mesh.add_pod(node, namespace_name, name, options);
+  pod.serve();
+  return &pod;
+}
+
 void MeshTest::SetUpTestSuite() {
   if (!is_root()) return;
   auto made = std::make_unique<Mesh>();
-  const auto add = [&](int node, const char* namespace_name, const char* name, bool enrolled) {
-    PodOptions options;
-    options.service_account = name;
-    options.enrolled = enrolled;
-    Pod& pod = made->add_pod(node, namespace_name, name, options);
-    pod.serve();
-    return &pod;
-  };
-  client = add(1, "shop", "client", true);
-  web1 = add(1, "shop", "web1", true);
-  web2 = add(2, "shop", "web2", true);
-  db = add(2, "bank", "db", true);
-  outside = add(2, "legacy", "outside", false);
+  client = add_serving_pod(*made, 1, "shop", "client", true);
+  web1 = add_serving_pod(*made, 1, "shop", "web1", true);
+  web2 = add_serving_pod(*made, 2, "shop", "web2", true);
+  db = add_serving_pod(*made, 2, "bank", "db", true);
+  outside = add_serving_pod(*made, 2, "legacy", "outside", false);
   mesh_ = std::move(made);
 }
 

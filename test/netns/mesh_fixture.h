@@ -36,6 +36,9 @@ class MeshTest : public ::testing::Test {
   std::size_t log1_ = 0, log2_ = 0;  ///< how long the logs were before the case
 };
 
+/// A pod with a service account of its own name that serves on Pod::kPort.
+Pod* add_serving_pod(Mesh& mesh, int node, const char* namespace_name, const char* name, bool enrolled);
+
 /// Runs a request from the node's own namespace, as the kubelet does.
 Finished get_from_node(const Node& node, const Endpoint& to, const std::vector<std::string>& arguments = {});
 
