@@ -110,8 +110,8 @@ struct Agent::Impl {
   std::unique_ptr<WantedIdentities> wanted;
   KernelNetns netns;
   std::unique_ptr<Enrolment> enrolment;
-  std::unique_ptr<RegistrationServer> registration;
   std::unique_ptr<Reconciler> reconciler;
+  std::unique_ptr<RegistrationServer> registration;
   std::unique_ptr<control::Source> source;
   std::vector<std::unique_ptr<admin::HttpServer>> servers;
 
@@ -195,12 +195,6 @@ Result<void> Agent::Impl::make_enrolment() {
                                   [this](const std::vector<state::Identity>& identities) { wanted->set(identities); });
   if (auto started = enrolment->start(); !started) return started;
 
-  RegistrationServerConfig server;
-  server.socket_path = config.socket;
-  auto opened = RegistrationServer::start(
-      std::move(server), [this](cni::Request request) { return enrolment->handle(std::move(request)); });
-  if (!opened) return Failure(opened.error());
-  registration = std::move(*opened);
   reconciler =
       std::make_unique<Reconciler>(ReconcileConfig{.bpf_root = config.bpf_root,
                                                    .cache_dir = config.cni_cache_dir,
@@ -208,6 +202,16 @@ Result<void> Agent::Impl::make_enrolment() {
                                                    .interval = config.reconcile_interval,
                                                    .settle_time = std::min(config.reconcile_interval, kSettleTime)},
                                    *enrolment);
+
+  RegistrationServerConfig server;
+  server.socket_path = config.socket;
+  auto opened = RegistrationServer::start(std::move(server), [this](cni::Request request) {
+    auto reply = enrolment->handle(std::move(request));
+    if (reply.created) reconciler->pod_registered();
+    return reply;
+  });
+  if (!opened) return Failure(opened.error());
+  registration = std::move(*opened);
   return {};
 }
 

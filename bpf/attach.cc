@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <memory>
 
 #include "bpf/clsact.h"
@@ -21,6 +22,8 @@ namespace weft::bpf {
 namespace {
 
 constexpr std::uint32_t kLoopbackIfindex = 1;
+/// Of the pin of a link that is about to take a filter's place. bpffs takes no dot.
+constexpr const char* kBesideSuffix = "_beside";
 
 std::string folder_of(const std::string& root, const std::string& attachment) { return root + "/links/" + attachment; }
 
@@ -106,8 +109,8 @@ Result<Fd> make_and_lock_folder(const std::string& folder) {
 /// what is attached there.
 std::vector<std::string> shared_pins(const std::string& pin) {
   const auto slash = pin.rfind('/');
-  const std::string folder = pin.substr(0, slash), name = pin.substr(slash + 1);
-  if (name != kHooks.front().name) return {};
+  const std::string folder = pin.substr(0, slash), name = kHooks.front().name;
+  if (!pin.substr(slash + 1).starts_with(name)) return {};
   const auto parent_end = folder.rfind('/');
   const std::string parent = folder.substr(0, parent_end), own = folder.substr(parent_end + 1);
   const std::string pod = own.substr(0, own.find('-') + 1);  // attachment_id() has one '-', behind the container
@@ -154,6 +157,7 @@ Result<void> detach_pin(const std::string& pin) {
 /// Pins the link of another attachment of the pod here too. False: there is none.
 Result<bool> share_link(const Place& place, const Program& program) {
   for (const std::string& other : shared_pins(place.pin)) {
+    if (clsact::read_record(other)) continue;
     auto link = tcx::open(other);
     if (!link) return Failure(link.error());
     if (!*link || (*link)->ifindex != place.ifindex) continue;
@@ -169,7 +173,7 @@ Result<bool> share_link(const Place& place, const Program& program) {
 }
 
 /// True: the hook was not attached before.
-Result<bool> attach_hook(const Place& place, const Program& program, bool force_clsact) {
+Result<bool> attach_hook(const Place& place, const Program& program, bool as_filters) {
   const auto record = clsact::read_record(place.pin);
   if (!record) {
     auto link = tcx::open(place.pin);
@@ -183,15 +187,40 @@ Result<bool> attach_hook(const Place& place, const Program& program, bool force_
     if (*link) {
       if (auto removed = remove_link(place.pin); !removed) return Failure(removed.error());
     }
-    if (!force_clsact) {
-      auto shared = share_link(place, program);
-      if (!shared || *shared) return shared;
+    auto shared = share_link(place, program);
+    if (!shared || *shared) return shared;
+    if (!as_filters) {
       auto created = tcx::create(place, program.fd.get());
       if (!created || *created) return created;
     }
   }
-  if (auto put = clsact::attach(place, program.fd.get()); !put) return Failure(put.error());
+  if (auto put = clsact::attach(place, program.fd.get()); !put) {
+    if (record || !as_filters) return Failure(put.error());
+    auto created = tcx::create(place, program.fd.get());
+    if (!created || *created) return created;
+    return Failure(put.error());
+  }
   return !record || record->ifindex != place.ifindex;
+}
+
+/// True: a link took the place of a filter.
+Result<bool> promote_hook(const Place& place, const Program& program) {
+  if (!clsact::read_record(place.pin)) return false;
+  // Beside the filter first. What a promotion that was killed has left there is taken up.
+  Place beside = place;
+  beside.pin += kBesideSuffix;
+  auto link = tcx::open(beside.pin);
+  if (!link) return Failure(link.error());
+  if (!*link) {
+    auto made = share_link(beside, program);
+    if (made && !*made) made = tcx::create(beside, program.fd.get());
+    if (!made || !*made) return made;
+  }
+  if (auto off = detach_pin(place.pin); !off) return Failure(off.error());
+  if (::rename(beside.pin.c_str(), place.pin.c_str()) != 0) {
+    return fail_errno(errno, "rename " + beside.pin + " to " + place.pin);
+  }
+  return true;
 }
 
 /// What is wrong with a hook, empty if nothing is.
@@ -270,7 +299,7 @@ Result<void> attach(const Target& target) {
       break;
     }
     auto attached = fault_at(place.hook->name) ? Result<bool>(fail_errno(ENOSPC, "attach " + place.text()))
-                                               : attach_hook(place, *program, target.force_clsact);
+                                               : attach_hook(place, *program, target.as_filters);
     if (!attached) {
       result = Failure(attached.error());
       break;
@@ -284,6 +313,20 @@ Result<void> attach(const Target& target) {
     ::rmdir(folder.c_str());  // stays if older hooks are in it
   }
   return result;
+}
+
+Result<bool> promote(const Target& target) {
+  const auto lock = lock_folder(folder_of(target.root, target.attachment));
+  if (!lock) return Failure(lock.error());
+  bool promoted = false;
+  for (const Place& place : places_of(target)) {
+    auto program = open_program(target.root, *place.hook);
+    if (!program) return Failure(program.error());
+    auto done = promote_hook(place, *program);
+    if (!done) return done;
+    promoted = promoted || *done;
+  }
+  return promoted;
 }
 
 Result<void> detach(const std::string& root, const std::string& attachment) {

@@ -16,7 +16,9 @@ struct Target {
   int pod_netns = -1;              ///< borrowed descriptor of the pod's netns
   std::uint32_t ifindex = 0;       ///< eth0 in the pod
   std::uint32_t host_ifindex = 0;  ///< the host side, in the calling thread's netns; 0: the pod stays unguarded
-  bool force_clsact = false;       ///< for tests: new hooks become filters although the kernel has TCX
+  /// New hooks become clsact filters although the kernel has TCX: a link waits for a grace period of RCU (4 to 15 ms),
+  /// a filter does not. For ADD, which promote() follows. Where another qdisc is in the way it is a link all the same.
+  bool as_filters = false;
 };
 
 /// The name of an attachment's pins, from the CNI container ID and interface name: unique, stable, and made of
@@ -31,6 +33,10 @@ struct Target {
 /// The attachments of one container share what sits on the pod's lo. A lock on the folder of the pins keeps calls for
 /// one attachment apart, also those of other processes.
 Result<void> attach(const Target& target);
+
+/// Puts TCX links in the place of filters, without a moment without either. False: nothing was left to do, or the
+/// kernel has no TCX. Errors: kNotFound where nothing is attached.
+Result<bool> promote(const Target& target);
 
 /// Takes off what attach put on, as far as it still exists. Never fails because something is already gone.
 Result<void> detach(const std::string& root, const std::string& attachment);

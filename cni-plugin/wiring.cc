@@ -62,9 +62,11 @@ CniResult<bool> record(const Wire& wire) {
   return *recorded;
 }
 
-CniResult<void> attach(const Wire& wire) {
+CniResult<void> attach(const Wire& wire, bool as_filters) {
   if (fault_at("attach")) return refuse(Code::kAttach, "attach the capture programs: made to fail");
-  if (auto attached = bpf::attach(target_of(wire)); !attached) {
+  bpf::Target target = target_of(wire);
+  target.as_filters = as_filters;
+  if (auto attached = bpf::attach(target); !attached) {
     return refuse(Code::kAttach, "attach the capture programs: " + attached.error().message());
   }
   return {};
@@ -99,7 +101,8 @@ CniResult<Reply> wire(const Wire& wire, const Registrar& registrar) {
   auto recorded = record(wire);
   if (!recorded) return tl::unexpected<CniError>(std::move(recorded.error()));
   if (*recorded) undo.push([&wire] { (void)remove_record(wire.bpf_root, wire.key); });
-  if (auto attached = attach(wire); !attached) return tl::unexpected<CniError>(std::move(attached.error()));
+  // The agent puts links in the place of the filters when the runtime no longer waits.
+  if (auto attached = attach(wire, true); !attached) return tl::unexpected<CniError>(std::move(attached.error()));
   undo.keep();
   return reply;
 }
@@ -107,7 +110,7 @@ CniResult<Reply> wire(const Wire& wire, const Registrar& registrar) {
 CniResult<void> rewire(const Wire& wire) {
   if (auto prepared = prepare(wire); !prepared) return tl::unexpected<CniError>(std::move(prepared.error()));
   if (auto recorded = record(wire); !recorded) return tl::unexpected<CniError>(std::move(recorded.error()));
-  return attach(wire);
+  return attach(wire, false);
 }
 
 Result<void> unwire(const std::string& bpf_root, const AttachmentKey& key) {

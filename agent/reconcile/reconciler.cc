@@ -73,14 +73,69 @@ void Reconciler::wake() {
   wake_.notify_all();
 }
 
-void Reconciler::run() {
-  for (;;) {
-    run_once();
-    std::unique_lock lock(mutex_);
-    wake_.wait_for(lock, config_.interval, [this] { return stopping_ || woken_; });
-    if (stopping_) return;
-    woken_ = false;
+void Reconciler::pod_registered() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (promote_at_) return;
+    promote_at_ = Clock::real().now() + config_.promote_after;
   }
+  wake_.notify_all();
+}
+
+void Reconciler::run() {
+  SteadyTime next_pass = Clock::real().now();
+  for (;;) {
+    bool pass = false, promote = false;
+    {
+      std::unique_lock lock(mutex_);
+      const auto due = promote_at_ ? std::min(next_pass, *promote_at_) : next_pass;
+      if (!stopping_ && !woken_) wake_.wait_until(lock, due);
+      if (stopping_) return;
+      const auto now = Clock::real().now();
+      pass = std::exchange(woken_, false) || now >= next_pass;
+      promote = promote_at_ && now >= *promote_at_;
+      if (promote) promote_at_.reset();
+    }
+    if (promote) {
+      const std::lock_guard one(pass_mutex_);
+      promote_new();
+    }
+    if (!pass) continue;
+    run_once();
+    next_pass = Clock::real().now() + config_.interval;
+  }
+}
+
+/// One that is not attached yet, or fails, is tried again: soon while it may be in its ADD, then with each pass.
+void Reconciler::promote_new() {
+  const auto now = Clock::real().now();
+  std::set<cni::AttachmentKey> done;
+  bool again = false;
+  for (const auto& pod : enrolment_.wired()) {
+    const Registration& r = pod.registration;
+    if (promoted_.contains(r.key)) {
+      done.insert(r.key);
+      continue;
+    }
+    if (pod.registered + config_.promote_after > now) {
+      again = true;
+      continue;
+    }
+    auto promoted = bpf::promote({.root = config_.bpf_root,
+                                  .attachment = id_of(r.key),
+                                  .pod_netns = pod.netns->get(),
+                                  .ifindex = r.ifindex,
+                                  .host_ifindex = r.host_ifindex});
+    if (promoted) {
+      done.insert(r.key);
+    } else if (promoted.error().code == ErrorCode::kNotFound && pod.registered + config_.settle_time > now) {
+      again = true;
+    } else {
+      log::warn("filters not replaced by links pod={} reason={}", r.pod(), log::quote(promoted.error().message()));
+    }
+  }
+  promoted_ = std::move(done);
+  if (again) pod_registered();
 }
 
 void Reconciler::count(const char* action, std::uint64_t by) {
@@ -114,6 +169,7 @@ void Reconciler::run_once() {
   }
   adopt(*pass);
   mend(*pass);
+  promote_new();
   collect(*pass);
   auto strangers = enrolment_.drop_strangers();
   if (strangers) {

@@ -21,10 +21,11 @@ namespace weft::agent {
 
 struct ReconcileConfig {
   std::string bpf_root;
-  std::string cache_dir;          ///< libcni's results
-  std::string conf_dir;           ///< network configuration lists; empty: pods older than Weft are left alone
-  milliseconds interval{60'000};  ///< between passes
-  milliseconds settle_time{0};    ///< a pod registered later than this ago may still be in the middle of its ADD
+  std::string cache_dir;            ///< libcni's results
+  std::string conf_dir;             ///< network configuration lists; empty: pods older than Weft are left alone
+  milliseconds interval{60'000};    ///< between passes
+  milliseconds settle_time{0};      ///< a pod registered later than this ago may still be in the middle of its ADD
+  milliseconds promote_after{300};  ///< of a registration: ADD has put its filters on by then, and the runtime goes on
 };
 
 /// A pod of this node that should be wired and is not.
@@ -52,6 +53,8 @@ class Reconciler {
   void stop();
   /// Asks for a pass now.
   void wake();
+  /// A pod was registered: its filters are to become links.
+  void pod_registered();
   /// One pass, on the calling thread, which must be in the host's netns.
   void run_once();
 
@@ -79,6 +82,7 @@ class Reconciler {
   void adopt(Pass& pass);
   /// Wires one pod of the cache. Gives why it could not; empty: done, or nothing to do.
   std::string adopt_one(const CachedAttachment& cached);
+  void promote_new();
   void mend(const Pass& pass);
   Observation mend_one(const Pass& pass, const WiredPod& pod, const std::vector<WiredPod>& all);
   /// Empty: all is well, or is again.
@@ -103,6 +107,8 @@ class Reconciler {
   std::vector<std::string> unknown_;
   std::vector<std::string> suspected_;  ///< unknown to the pass before
   bool stopping_ = false, woken_ = false;
+  std::optional<SteadyTime> promote_at_;
+  std::set<cni::AttachmentKey> promoted_;  ///< the passes' own
   std::thread thread_;
 };
 

@@ -4,7 +4,13 @@
 #include <bpf/bpf.h>
 #include <gmock/gmock.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
 
 #include "test/bpf/wired.h"
 
@@ -26,6 +32,12 @@ TEST(AttachmentId, IsUniqueAndFitForBpffs) {
 
 class Attach : public WiredTest {
  protected:
+  static bool has_tcx() {
+    utsname name{};
+    unsigned major = 0, minor = 0;
+    if (::uname(&name) != 0 || std::sscanf(name.release, "%u.%u", &major, &minor) != 2) throw TestError("uname");
+    return major > 6 || (major == 6 && minor >= 6);
+  }
   [[nodiscard]] std::vector<std::string> verify(const bpf::Target& target) const {
     auto wrong = bpf::verify(target);
     if (!wrong) throw TestError(wrong.error().message());
@@ -155,6 +167,34 @@ TEST_P(Attach, TheInterfacesOfAPodShareItsLoopback) {
   ASSERT_TRUE(bpf::attach(a_.target));
   ASSERT_TRUE(bpf::detach(root_, second.attachment));
   EXPECT_THAT(verify(a_.target), IsEmpty());
+}
+
+TEST_P(Attach, FiltersBecomeLinks) {
+  const bool filters = std::get<1>(GetParam());
+  connect_veth(*netns_, "vetha2", *a_.netns, "net1");
+  bpf::Target second = a_.target;
+  second.attachment = a_.target.attachment.substr(0, a_.target.attachment.find('-')) + "-net1";
+  second.ifindex = static_cast<std::uint32_t>(std::stoul(a_.netns->ip("-o link show net1")));
+  second.host_ifindex = static_cast<std::uint32_t>(std::stoul(netns_->ip("-o link show vetha2")));
+  ASSERT_TRUE(bpf::attach(second));
+  const auto is_filter = [&] { return std::filesystem::is_symlink(pin("deliver")); };
+  EXPECT_EQ(is_filter(), filters);
+  auto promoted = bpf::promote(a_.target);
+  ASSERT_TRUE(promoted) << promoted.error().message();
+  EXPECT_EQ(*promoted, filters && has_tcx());
+  EXPECT_EQ(is_filter(), filters && !has_tcx());
+  for (const auto& target : {a_.target, second}) EXPECT_THAT(verify(target), IsEmpty());
+  EXPECT_EQ(bpf::promote(second).value(), filters && has_tcx());
+  EXPECT_FALSE(bpf::promote(second).value());
+  for (const auto& target : {a_.target, second}) EXPECT_THAT(verify(target), IsEmpty());
+  ASSERT_TRUE(bpf::detach(root_, second.attachment));
+  EXPECT_THAT(verify(a_.target), IsEmpty());
+  auto [application, agent] = captured();
+  expect_talk(application.get(), agent.get());
+  second.attachment = "none-eth0";
+  const auto missing = bpf::promote(second);
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
 }
 
 TEST_P(Attach, CallsAtTheSameTimeDoNotDisturbEachOther) {

@@ -128,7 +128,7 @@ WiredPod WiredTest::wire(const std::string& name, int number) {
                 .pod_netns = pod.netns->fd(),
                 .ifindex = run_in(*pod.netns, [] { return ::if_nametoindex("eth0"); }),
                 .host_ifindex = ::if_nametoindex(host_side.c_str()),
-                .force_clsact = std::get<1>(GetParam())};
+                .as_filters = std::get<1>(GetParam())};
   must(bpf::attach(pod.target));
   return pod;
 }

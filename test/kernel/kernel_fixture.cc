@@ -5,6 +5,7 @@
 #include <sys/utsname.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
 #include "bpf/attach.h"
@@ -40,6 +41,9 @@ void KernelMesh::SetUpTestSuite() {
   client = add_serving_pod(*made, 1, "shop", "client", true);
   server = add_serving_pod(*made, 2, "bank", "server", true);
   outside = add_serving_pod(*made, 2, "legacy", "outside", false);
+  for (const Pod* pod : {client, server, outside}) {
+    if (!has_its_links(*pod)) return;
+  }
   mesh_ = std::move(made);
 }
 
@@ -60,6 +64,11 @@ void KernelMesh::TearDown() {
 std::string KernelMesh::check(Pod& pod) {
   const Finished checked = mesh().chain("check", pod);
   return checked.ok() ? "" : "status " + std::to_string(checked.status) + ": " + checked.out + checked.err;
+}
+
+bool KernelMesh::has_its_links(const Pod& pod) {
+  return !kernel_has_tcx() ||
+         eventually(milliseconds(10'000), [&] { return !std::filesystem::is_symlink(pin(pod, "guard")); });
 }
 
 std::string KernelMesh::pin(const Pod& pod, const std::string& hook) {

@@ -35,6 +35,8 @@ class KernelMesh : public ::testing::Test {
   static std::string check(Pod& pod);
   /// The path of a program's pin, or of the record that stands in its place.
   static std::string pin(const Pod& pod, const std::string& hook);
+  /// ADD puts filters on, and the agent makes links of them where the kernel has those: waits for the last one.
+  static bool has_its_links(const Pod& pod);
   /// An answer of `to` that came through the mesh: it saw the client's address, and nothing of the request nor of the
   /// answer was in the clear behind the client's veth.
   static void expect_captured(const Pod& from, const Pod& to, bool v6);

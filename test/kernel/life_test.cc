@@ -131,6 +131,7 @@ TEST_F(KernelMesh, WeftIsAheadOfProgramsThatWereThereBefore) {
 // Before 6.6 a pod with CAP_NET_ADMIN can take the programs off its own end. TCX links stay whatever it does.
 TEST_F(KernelMesh, APodThatDeletesItsQdiscIsFoundAndStaysGuarded) {
   Pod& pod = mesh().add_pod(1, "shop", "digger");
+  ASSERT_TRUE(has_its_links(pod));
   expect_captured(pod, *server, false);
   run({"tc", "qdisc", "del", "dev", "eth0", "clsact"}, {.netns = &pod.netns(), .environment = {}, .input = {}});
   const Capture wire(node1().netns(), Node::kWire);

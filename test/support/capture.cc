@@ -141,39 +141,59 @@ Capture::~Capture() {
 
 void Capture::read_frames() {
   constexpr int kLookAtStopMs = 20;
-  std::vector<char> buffer(keep_);
   while (!stop_) {
     pollfd readable{.fd = socket_.get(), .events = POLLIN, .revents = 0};
     if (::poll(&readable, 1, kLookAtStopMs) <= 0) continue;
-    sockaddr_ll from{};
-    iovec part{.iov_base = buffer.data(), .iov_len = buffer.size()};
-    msghdr message{};
-    message.msg_name = &from;
-    message.msg_namelen = sizeof from;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_TRUNC | MSG_DONTWAIT);
-    if (got < 0) continue;
-    const std::size_t kept = std::min(static_cast<std::size_t>(got), buffer.size());
     const std::lock_guard lock(mutex_);
-    if (stored_bytes_ + kept > kMaxStored) {
-      ++lost_;
-      continue;
-    }
-    stored_bytes_ += kept;
-    frames_.push_back({from.sll_pkttype == PACKET_OUTGOING, std::string(buffer.data(), kept)});
+    take_waiting();
   }
 }
 
+void Capture::take_waiting() const {
+  constexpr int kAtOnce = 256;  // so that whoever asks gets the lock
+  for (int i = 0; i < kAtOnce && take_one(); ++i) {
+  }
+}
+
+bool Capture::take_one() const {
+  buffer_.resize(keep_);
+  sockaddr_ll from{};
+  iovec part{.iov_base = buffer_.data(), .iov_len = buffer_.size()};
+  msghdr message{};
+  message.msg_name = &from;
+  message.msg_namelen = sizeof from;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  const ssize_t got = ::recvmsg(socket_.get(), &message, MSG_TRUNC | MSG_DONTWAIT);
+  if (got < 0) return false;
+  const std::size_t kept = std::min(static_cast<std::size_t>(got), buffer_.size());
+  if (stored_bytes_ + kept > kMaxStored) {
+    ++lost_;
+    return true;
+  }
+  stored_bytes_ += kept;
+  frames_.push_back({from.sll_pkttype == PACKET_OUTGOING, std::string(buffer_.data(), kept)});
+  return true;
+}
+
+/// What passed before the question counts, whether or not the reader has come to it.
+std::unique_lock<std::mutex> Capture::up_to_date() const {
+  constexpr int kMost = 1'000'000;  // in a flood there is always another one
+  std::unique_lock lock(mutex_);
+  for (int i = 0; i < kMost && take_one(); ++i) {
+  }
+  return lock;
+}
+
 std::size_t Capture::frames() const {
-  const std::lock_guard lock(mutex_);
+  const auto lock = up_to_date();
   return frames_.size();
 }
 
 std::uint64_t Capture::lost() const {
   tpacket_stats statistics{};
   socklen_t length = sizeof statistics;
-  const std::lock_guard lock(mutex_);
+  const auto lock = up_to_date();
   // Reading the kernel's counter resets it.
   if (::getsockopt(socket_.get(), SOL_PACKET, PACKET_STATISTICS, &statistics, &length) == 0)
     lost_ += statistics.tp_drops;
@@ -181,7 +201,7 @@ std::uint64_t Capture::lost() const {
 }
 
 std::vector<Segment> Capture::segments(const Filter& filter) const {
-  const std::lock_guard lock(mutex_);
+  const auto lock = up_to_date();
   std::vector<Segment> result;
   for (const auto& frame : frames_) {
     auto segment = parse_segment(as_bytes(frame.bytes));
@@ -200,7 +220,7 @@ std::size_t Capture::payload_bytes(const Filter& filter) const {
 
 bool Capture::contains(std::string_view marker) const {
   {
-    const std::lock_guard lock(mutex_);
+    const auto lock = up_to_date();
     for (const auto& frame : frames_) {
       if (frame.bytes.find(marker) != std::string::npos) return true;
     }
@@ -233,7 +253,7 @@ bool Capture::contains(std::string_view marker) const {
 }
 
 void Capture::clear() {
-  const std::lock_guard lock(mutex_);
+  const auto lock = up_to_date();
   frames_.clear();
   stored_bytes_ = 0;
 }

@@ -65,13 +65,18 @@ class Capture {
     std::string bytes;
   };
   void read_frames();
+  // Under the lock: what waits in the socket, at most some; one frame, false where none waits.
+  void take_waiting() const;
+  bool take_one() const;
+  [[nodiscard]] std::unique_lock<std::mutex> up_to_date() const;
 
   Fd socket_;
   std::size_t keep_;
   std::atomic<bool> stop_{false};
   mutable std::mutex mutex_;  // guards what follows
-  std::vector<Frame> frames_;
-  std::size_t stored_bytes_ = 0;
+  mutable std::vector<Frame> frames_;
+  mutable std::vector<char> buffer_;
+  mutable std::size_t stored_bytes_ = 0;
   mutable std::uint64_t lost_ = 0;
   std::thread reader_;
 };
