@@ -3,11 +3,12 @@
 # it. Sourced by scripts/cri.
 
 cgroup_name=weft-cri
+no_cgroups=77 # exit status of process 1 where it cannot have them
 
 # mount_cgroups FOLDER: the machine's hierarchies, version 1 or 2, seen from the root of this process's cgroup namespace.
 mount_cgroups() {
   local controllers name
-  if [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; then
+  if ! grep -qv '^0::' /proc/self/cgroup; then
     mount -t cgroup2 cgroup "$1"
     return
   fi
@@ -34,7 +35,7 @@ enter_cgroups() {
   mount_cgroups "$seen/cgroup"
   for own in $(hierarchies "$seen/cgroup"); do
     own+=/$cgroup_name
-    mkdir -p "$own"
+    mkdir -p "$own" && has_controllers "$own" || exit $no_cgroups
     # A folder of cpuset has no cores and no memory at first, and takes no process then.
     for file in cpuset.cpus cpuset.mems; do
       [ ! -e "$own/cpuset.memory_migrate" ] || cat "${own%/*}/$file" >"$own/$file"
@@ -44,6 +45,16 @@ enter_cgroups() {
   umount -l "$seen"
   rmdir "$seen"
   exec unshare --cgroup "$0" --inside "$@"
+}
+
+# has_controllers FOLDER: in version 2 the group above hands on what containers are limited with, or can be made to. It
+# cannot where it has processes of its own, as that of a container has.
+has_controllers() {
+  [ -e "$1/cgroup.controllers" ] || return 0
+  local controller
+  for controller in cpu memory pids; do
+    grep -qw $controller "$1/cgroup.controllers" || echo +$controller >"${1%/*}/cgroup.subtree_control" || return 1
+  done
 }
 
 # delegate_cgroups: in version 2 a group with processes has no controllers for its children: process 1 steps aside.

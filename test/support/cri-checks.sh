@@ -7,12 +7,13 @@ ends() {
   if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   printf '%-7s %3d s  %s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" $SECONDS "$2"
 }
-# holds WHAT COMMAND...: notes whether the command says yes.
+# holds WHAT COMMAND...: notes whether the command says yes; shows what else it says only when it says no.
 holds() {
   local what=$1 status=0
   shift
-  "$@" >/dev/null 2>&1 || status=1
+  "$@" >"$state/log/check" 2>&1 || status=1
   ends $status "$what"
+  [ $status = 0 ] || tail -n 5 "$state/log/check"
 }
 fails() { ! "$@"; }
 has() { grep -qE -- "$2" <<<"$1"; }
@@ -73,8 +74,8 @@ runtime_has_entry() { crictl info | jq -e '.. | .type? | select(. == "weft-cni")
 in_mesh() {
   local before answer
   before=$(opened "$1" "$2")
-  answer=$(get "$1" "$2") && has "$answer" "server=$2 client=$(ip_of "$1"):" || return 1
-  eventually 5 more_opened "$1" "$2" "$before"
+  answer=$(get "$1" "$2" 2>&1) && has "$answer" "server=$2 client=$(ip_of "$1"):" || { echo "$answer" && return 1; }
+  eventually 10 more_opened "$1" "$2" "$before"
 }
 # opened FROM TO: connections under mTLS, as both ends of them counted.
 opened() {
@@ -95,7 +96,7 @@ YAML
   "$tools/critest" --runtime-endpoint "$endpoint" --image-endpoint "$endpoint" --test-images-file "$state"/critest-images.yaml \
     --ginkgo.focus Networking --ginkgo.no-color >"$log" 2>&1 || true
   # "SUCCESS! -- 4 Passed | 0 Failed | 0 Pending | 90 Skipped"
-  read -r specs failed_specs < <(sed -nE 's/.*-- ([0-9]+) Passed \| ([0-9]+) Failed .*/\1 \2/p' "$log")
+  read -r specs failed_specs <<<"$(sed -nE 's/.*-- ([0-9]+) Passed \| ([0-9]+) Failed .*/\1 \2/p' "$log")"
   [ "${specs:-0}:${failed_specs:-1}" = 4:0 ] || tail -n 60 "$log"
   holds "critest: 4 specs of networking passed, none failed (${specs:-0}, ${failed_specs:-?})" \
     [ "${specs:-0}:${failed_specs:-1}" = 4:0 ]

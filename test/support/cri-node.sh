@@ -151,7 +151,7 @@ ip_of() { cat $state/pods/"$1".ip; }
 # in_pod NAME COMMAND...: ExecSync in its container.
 in_pod() { crictl exec --sync --timeout 20 "$(container_of "$1")" "${@:2}"; }
 # get FROM TO: a request of the one pod to the other; prints the answer.
-get() { in_pod "$1" weft-testapp get "$(ip_of "$2"):8080" --connect-timeout 5 --timeout 5; }
+get() { in_pod "$1" weft-testapp get "$(ip_of "$2"):8080" --connect-timeout 8 --timeout 8; }
 # beats NAME: how many heartbeats the connection that pod NAME holds has had.
 beats() { sed -nE 's/.* beats=([0-9]+)$/\1/p' $state/log/"$1".log | tail -n 1; }
 held_for() { [ "$(beats "$1")" -ge "$2" ]; }
