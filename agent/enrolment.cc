@@ -323,6 +323,11 @@ std::vector<WiredPod> Enrolment::wired() const {
   return all;
 }
 
+bool Enrolment::registered(const cni::AttachmentKey& key) const {
+  const std::lock_guard lock(mutex_);
+  return attachments_.contains(key);
+}
+
 void Enrolment::observe(const cni::AttachmentKey& key, Observation observation) {
   const std::lock_guard lock(mutex_);
   const auto existing = attachments_.find(key);

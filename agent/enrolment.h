@@ -86,6 +86,7 @@ class Enrolment {
 
   [[nodiscard]] std::vector<PodStatus> pods() const;
   [[nodiscard]] std::vector<WiredPod> wired() const;
+  [[nodiscard]] bool registered(const cni::AttachmentKey& key) const;
   /// Pods that were dropped because their netns was gone, since the start.
   [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
   [[nodiscard]] std::shared_ptr<const state::State> state() const;

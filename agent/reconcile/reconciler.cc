@@ -8,6 +8,7 @@
 #include "agent/reconcile/cni_networks.h"
 #include "bpf/attach.h"
 #include "cni-plugin/netns.h"
+#include "cni-plugin/pod_routing.h"
 #include "cni-plugin/result.h"
 #include "tunnel/base/clock.h"
 #include "tunnel/base/log.h"
@@ -364,12 +365,20 @@ std::string Reconciler::mend_wiring(const Pass& pass, const WiredPod& pod) {
   const std::string what = !findings           ? findings.error().message()
                            : findings->empty() ? "its interface was made anew"
                                                : findings->front();
+  // What looks like damage may be a DEL under way, which unregisters first.
+  if (!enrolment_.registered(r.key)) return {};
   // A new interface is a new registration.
   cni::CniResult<void> mended;
   if (moved) {
     if (auto again = wire(wired, pod); !again) mended = tl::unexpected<cni::CniError>(std::move(again.error()));
   } else {
     mended = cni::rewire(wired);
+    // A DEL that began meanwhile has either detached before this, or will find what was put on.
+    if (!enrolment_.registered(r.key)) {
+      if (auto undone = cni::unwire(config_.bpf_root, r.key); !undone) return undone.error().message();
+      if (!cni::has_sibling(config_.bpf_root, r.key)) cni::clear_netns(pod.netns->get());
+      return {};
+    }
   }
   if (!mended) {
     count("failed");

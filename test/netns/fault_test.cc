@@ -18,6 +18,7 @@ namespace weft::test {
 namespace {
 
 using nlohmann::json;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
@@ -319,15 +320,17 @@ TEST_F(Faults, TheAgentKilledDuringFiftyAdds) {
   ASSERT_TRUE(eventually(kSoon, [&] { return left().registrations >= before_.registrations + 5; }));
   node().kill_agent();
   std::vector<bool> added;
+  int turned_away = 0;
   for (auto& add : adds) {
     const Finished finished = add.finish(milliseconds(60'000));
     added.push_back(finished.ok());
-    if (!finished.ok()) {
-      EXPECT_THAT(finished.out, HasSubstr("\"code\":11"));
-    }
+    if (finished.ok()) continue;
+    // Fifty at once, ptp may ask for an IPv6 route before the kernel has its new address: the runtime tries again.
+    EXPECT_THAT(finished.out, AnyOf(HasSubstr("\"code\":11"), HasSubstr("failed to add route")));
+    if (finished.out.find("\"code\":11") != std::string::npos) ++turned_away;
   }
   EXPECT_GT(std::count(added.begin(), added.end(), true), 0);
-  EXPECT_GT(std::count(added.begin(), added.end(), false), 0);
+  EXPECT_GT(turned_away, 0);
   node().start_agent();
   for (int i = 0; i < kPods; ++i) {
     Pod& pod = *pods[static_cast<std::size_t>(i)];
