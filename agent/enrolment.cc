@@ -318,7 +318,7 @@ std::vector<WiredPod> Enrolment::wired() const {
   const std::lock_guard lock(mutex_);
   std::vector<WiredPod> all;
   for (const auto& [key, attachment] : attachments_) {
-    all.push_back({attachment.registration, attachment.netns, attachment.registered});
+    all.push_back({attachment.registration, attachment.netns, attachment.registered, attachment.observation});
   }
   return all;
 }

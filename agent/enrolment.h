@@ -44,6 +44,7 @@ struct WiredPod {
   Registration registration;
   std::shared_ptr<const Fd> netns;
   SteadyTime registered;
+  Observation observation;  ///< the last one
 };
 
 /// The wired pods of this node: takes registrations, decides which pods are in the mesh, and keeps the capture maps,

@@ -8,10 +8,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "agent/text_file.h"
 #include "bpf/attach.h"
 
 namespace weft::agent {
@@ -22,18 +21,9 @@ namespace fs = std::filesystem;
 
 constexpr int kRecordVersion = 1;
 
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return fail_errno(errno, "open " + path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (file.bad()) return fail_errno(EIO, "read " + path);
-  return text.str();
-}
-
 /// Empty where the kernel does not say: then records of any boot are compared by their netns alone.
 std::string boot_id() {
-  auto text = read_file("/proc/sys/kernel/random/boot_id");
+  auto text = read_text_file("/proc/sys/kernel/random/boot_id");
   if (!text) return "";
   while (!text->empty() && text->back() == '\n') text->pop_back();
   return *text;
@@ -133,7 +123,7 @@ Result<RegistrationRecords::Loaded> RegistrationRecords::load() const {
       if (entry.path().extension() == ".tmp") ::unlink(path.c_str());
       continue;
     }
-    auto text = read_file(path);
+    auto text = read_text_file(path);
     auto parsed = text ? parse_record(*text) : Result<ParsedRecord>(Failure(text.error()));
     if (!parsed) {
       loaded.problems.push_back(path + ": " + parsed.error().message() + "; put aside as *.bad");

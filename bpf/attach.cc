@@ -203,9 +203,8 @@ Result<bool> attach_hook(const Place& place, const Program& program, bool as_fil
   return !record || record->ifindex != place.ifindex;
 }
 
-/// True: a link took the place of a filter.
+/// Of a hook that has a filter. False: the kernel has no TCX.
 Result<bool> promote_hook(const Place& place, const Program& program) {
-  if (!clsact::read_record(place.pin)) return false;
   // Beside the filter first. What a promotion that was killed has left there is taken up.
   Place beside = place;
   beside.pin += kBesideSuffix;
@@ -320,6 +319,7 @@ Result<bool> promote(const Target& target) {
   if (!lock) return Failure(lock.error());
   bool promoted = false;
   for (const Place& place : places_of(target)) {
+    if (!clsact::read_record(place.pin)) continue;
     auto program = open_program(target.root, *place.hook);
     if (!program) return Failure(program.error());
     auto done = promote_hook(place, *program);

@@ -71,13 +71,15 @@ Result<Record> record_of(const Place& place) {
   return record;
 }
 
-Result<Fd> open_netns(const Record& record) {
-  Fd netns(::open(record.netns_path.c_str(), O_RDONLY | O_CLOEXEC));
+/// Into the netns of a record. kNotFound: it is gone, or cannot be found again.
+Result<NetnsScope> enter_netns(const Record& record) {
+  if (record.netns_inode == 0) return NetnsScope::enter(-1);
+  const Fd netns(::open(record.netns_path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat st {};
   if (!netns || ::fstat(netns.get(), &st) != 0 || st.st_ino != record.netns_inode) {
     return fail(ErrorCode::kNotFound, "the netns of a filter is not at " + record.netns_path + " any more");
   }
-  return netns;
+  return NetnsScope::enter(netns.get());
 }
 
 bool is_gone(int error) { return error == -ENOENT || error == -ENODEV || error == -EINVAL; }
@@ -138,20 +140,13 @@ Result<void> attach(const Place& place, int program) {
 }
 
 Result<void> detach(const std::string& pin, const Record& record) {
-  Fd netns;
-  bool reachable = true;
-  if (record.netns_inode != 0) {
-    auto opened = open_netns(record);
-    reachable = opened.has_value();
-    if (reachable) netns = std::move(*opened);
-  }
-  if (reachable) {
-    auto scope = NetnsScope::enter(netns ? netns.get() : -1);
-    if (!scope) return Failure(scope.error());
+  {
+    auto scope = enter_netns(record);
+    if (!scope && scope.error().code != ErrorCode::kNotFound) return Failure(scope.error());
     const LibbpfLog log;
     const bpf_tc_hook hook = hook_of(record.ifindex, record.ingress);
     const bpf_tc_opts options = filter_options();
-    if (const int error = bpf_tc_detach(&hook, &options); error != 0 && !is_gone(error)) {
+    if (const int error = scope ? bpf_tc_detach(&hook, &options) : 0; error != 0 && !is_gone(error)) {
       return fail_errno(-error, "take the filter off ifindex " + std::to_string(record.ifindex) + log.text());
     }
   }
@@ -160,13 +155,7 @@ Result<void> detach(const std::string& pin, const Record& record) {
 }
 
 Result<void> update(const Record& record, int program, const Hook& hook) {
-  Fd netns;
-  if (record.netns_inode != 0) {
-    auto opened = open_netns(record);
-    if (!opened) return Failure(opened.error());
-    netns = std::move(*opened);
-  }
-  auto scope = NetnsScope::enter(netns ? netns.get() : -1);
+  auto scope = enter_netns(record);
   if (!scope) return Failure(scope.error());
   const LibbpfLog log;
   if (const int error = put(record.ifindex, record.ingress, program); error != 0) {
@@ -178,13 +167,8 @@ Result<void> update(const Record& record, int program, const Hook& hook) {
 }
 
 Result<bool> is_there(const Record& record) {
-  Fd netns;
-  if (record.netns_inode != 0) {
-    auto opened = open_netns(record);
-    if (!opened) return false;
-    netns = std::move(*opened);
-  }
-  auto scope = NetnsScope::enter(netns ? netns.get() : -1);
+  auto scope = enter_netns(record);
+  if (!scope && scope.error().code == ErrorCode::kNotFound) return false;
   if (!scope) return Failure(scope.error());
   auto id = query(record.ifindex, record.ingress);
   if (!id) return Failure(id.error());

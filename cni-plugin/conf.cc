@@ -110,12 +110,13 @@ bool Conf::excludes(std::string_view pod_namespace) const {
   return std::ranges::find(exclude_namespaces, pod_namespace) != exclude_namespaces.end();
 }
 
-std::map<std::string, std::string> understood_annotations(const Json& all) {
+std::map<std::string, std::string> understood_annotations(const Json& capability_arguments) {
   std::map<std::string, std::string> found;
-  if (!all.is_object()) return found;
+  const Json* all = member(capability_arguments, kAnnotationsCapability);
+  if (all == nullptr) return found;
   for (const std::string_view name : kUnderstoodAnnotations) {
     const std::string key(name);
-    if (const Json* value = member(all, key.c_str()); value != nullptr && value->is_string()) {
+    if (const Json* value = member(*all, key.c_str()); value != nullptr && value->is_string()) {
       found.emplace(key, value->get_ref<const std::string&>());
     }
   }
@@ -166,10 +167,7 @@ CniResult<Conf> parse_conf(const Json& document, std::string version, Command co
                   "name is " + shown(*name) + ": expected a letter or digit, then letters, digits, '_', '.' or '-'");
   }
   read_own_keys(document, conf);
-  const Json* runtime = member(document, "runtimeConfig");
-  const Json* annotations =
-      runtime != nullptr && runtime->is_object() ? member(*runtime, "io.kubernetes.cri.pod-annotations") : nullptr;
-  if (annotations != nullptr) conf.annotations = understood_annotations(*annotations);
+  if (const Json* runtime = member(document, "runtimeConfig")) conf.annotations = understood_annotations(*runtime);
   if (const Json* prev = member(document, "prevResult"); prev != nullptr && command != Command::kDel) {
     if (!prev->is_object()) {
       return refuse(Code::kInvalidConfig, "prevResult is " + shown(*prev) + ": expected an object");

@@ -50,8 +50,11 @@ struct Conf {
 /// The annotations of pods that mean something to Weft; others stay where they are.
 inline constexpr std::string_view kUnderstoodAnnotations[] = {kRerouteInterfaces, kKubevirtInterfaces};
 
-/// The understood ones among `all`, an object of texts; anything else in it is ignored.
-[[nodiscard]] std::map<std::string, std::string> understood_annotations(const Json& all);
+/// The capability by which runtimes hand over a pod's annotations.
+inline constexpr const char* kAnnotationsCapability = "io.kubernetes.cri.pod-annotations";
+
+/// The understood ones among those that a runtime gave with the capability; anything else is ignored.
+[[nodiscard]] std::map<std::string, std::string> understood_annotations(const Json& capability_arguments);
 
 /// The document on stdin, which must be a JSON object. Errors: kDecode.
 CniResult<Json> parse_stdin(std::string_view text);

@@ -78,6 +78,12 @@ bool is_interface_name(std::string_view text) {
              text, [](char c) { return c == '/' || c == ':' || std::isspace(static_cast<unsigned char>(c)) != 0; });
 }
 
+void PodIdentity::take(std::string_view key, std::string_view value) {
+  if (key == "K8S_POD_NAMESPACE") pod_namespace = value;
+  if (key == "K8S_POD_NAME") name = value;
+  if (key == "K8S_POD_UID") uid = value;
+}
+
 PodIdentity pod_identity(std::string_view cni_args) {
   PodIdentity pod;
   while (!cni_args.empty()) {
@@ -85,11 +91,7 @@ PodIdentity pod_identity(std::string_view cni_args) {
     cni_args.remove_prefix(std::min(cni_args.size(), pair.size() + 1));
     const auto equals = pair.find('=');
     if (equals == std::string_view::npos) continue;
-    const std::string_view key = pair.substr(0, equals);
-    const std::string_view value = pair.substr(equals + 1);
-    if (key == "K8S_POD_NAMESPACE") pod.pod_namespace = value;
-    if (key == "K8S_POD_NAME") pod.name = value;
-    if (key == "K8S_POD_UID") pod.uid = value;
+    pod.take(pair.substr(0, equals), pair.substr(equals + 1));
   }
   return pod;
 }

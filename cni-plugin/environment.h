@@ -38,6 +38,8 @@ CniResult<void> validate(Command command, const Environment& environment);
 /// Who the pod is, from the K8S_POD_* keys of CNI_ARGS; all empty for a container that no Kubernetes started.
 struct PodIdentity {
   std::string pod_namespace, name, uid;
+  /// Takes one of these keys; others are ignored.
+  void take(std::string_view key, std::string_view value);
 };
 /// Unknown keys and malformed pairs are ignored; their order is free.
 [[nodiscard]] PodIdentity pod_identity(std::string_view cni_args);

@@ -85,7 +85,7 @@ Json names_of(std::string_view text) {
 
 Json default_entry() {
   Json entry = {{"type", kPluginType}};
-  entry["capabilities"] = {{"io.kubernetes.cri.pod-annotations", true}};
+  entry["capabilities"] = {{kAnnotationsCapability, true}};
   return entry;
 }
 

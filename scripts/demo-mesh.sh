@@ -23,16 +23,6 @@ in_netns() { nsenter --net="/run/netns/$prefix$1" -- "${@:2}"; }
 # app POD ARGUMENTS...: the test application in a pod.
 app() { in_netns "$1" timeout 60 "$bin/weft-testapp" "${@:2}"; }
 
-# eventually SECONDS COMMAND...: tries it again and again until it succeeds or the time is over.
-eventually() {
-  local end=$((SECONDS + $1))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$end" ] || return 1
-    sleep 0.05
-  done
-}
-
 # background NAME NETNS COMMAND...: starts it in the namespace with its output in $state/NAME.log and its id in NAME.pid.
 # The lock of the demo is not passed on, and no signal of the terminal reaches it.
 background() {

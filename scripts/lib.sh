@@ -49,6 +49,16 @@ cni_tools() {
   go_tool cnitool "$from/cni/cnitool@v1.3.1" >/dev/null || return 0
 }
 
+# eventually SECONDS COMMAND...: tries it again and again until it succeeds or the time is over.
+eventually() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    sleep 0.05
+  done
+}
+
 # add_counts FILE: reads lines "passed failed skipped", prints their sums in the same form.
 add_counts() { awk '{p += $1; f += $2; s += $3} END {print p + 0, f + 0, s + 0}' "$1"; }
 # closing_line PASSED FAILED SKIPPED: the plain last line of every script that counts.

@@ -4,9 +4,8 @@
 #include <sys/stat.h>
 
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
+#include "agent/text_file.h"
 #include "cni-plugin/conf.h"
 
 namespace weft::agent {
@@ -24,11 +23,7 @@ cni::PodIdentity pod_of(const Json& document) {
   if (args == nullptr || !args->is_array()) return pod;
   for (const Json& pair : *args) {
     if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string()) continue;
-    const auto& key = pair[0].get_ref<const std::string&>();
-    const auto& value = pair[1].get_ref<const std::string&>();
-    if (key == "K8S_POD_NAMESPACE") pod.pod_namespace = value;
-    if (key == "K8S_POD_NAME") pod.name = value;
-    if (key == "K8S_POD_UID") pod.uid = value;
+    pod.take(pair[0].get_ref<const std::string&>(), pair[1].get_ref<const std::string&>());
   }
   return pod;
 }
@@ -43,14 +38,6 @@ std::string netns_of(const Json& document, const Json& result, const std::string
     }
   }
   return netns;
-}
-
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return fail_errno(errno, "open " + path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
 }
 
 }  // namespace
@@ -77,10 +64,8 @@ Result<CachedAttachment> parse_cached(const std::string& text) {
   }
   cached.pod = pod_of(*document);
   cached.netns = netns_of(*document, *result, cached.key.if_name);
-  const Json* capabilities = member(*document, "capabilityArgs");
-  if (capabilities != nullptr && capabilities->is_object()) {
-    const Json* annotations = member(*capabilities, "io.kubernetes.cri.pod-annotations");
-    if (annotations != nullptr) cached.annotations = cni::understood_annotations(*annotations);
+  if (const Json* capabilities = member(*document, "capabilityArgs")) {
+    cached.annotations = cni::understood_annotations(*capabilities);
   }
   cached.result = *result;
   return cached;
@@ -96,7 +81,7 @@ Result<CniCache> read_cni_cache(const std::string& directory) {
     struct stat st {};
     // An entry may go while we read: its pod goes too.
     if (::stat(path.c_str(), &st) < 0 || !S_ISREG(st.st_mode)) continue;
-    auto text = read_file(path);
+    auto text = read_text_file(path);
     if (!text) continue;
     auto cached = parse_cached(*text);
     if (!cached) {

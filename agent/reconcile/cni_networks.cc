@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
+#include <optional>
+
+#include "agent/text_file.h"
 
 namespace weft::agent {
 namespace {
@@ -36,11 +37,9 @@ Result<std::map<std::string, cni::Conf>> read_cni_networks(const std::string& di
   if (error == std::errc::no_such_file_or_directory) return networks;
   for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
     if (entries->path().extension() != ".conflist") continue;
-    std::ifstream file(entries->path(), std::ios::binary);
-    std::ostringstream text;
-    text << file.rdbuf();
-    auto list = cni::parse_json(text.str());
-    if (!file || !list || !list->is_object()) continue;
+    auto text = read_text_file(entries->path().string());
+    auto list = text ? cni::parse_json(*text) : Result<Json>(Failure(text.error()));
+    if (!list || !list->is_object()) continue;
     if (auto conf = conf_of(*list)) networks.insert_or_assign(conf->name, std::move(*conf));
   }
   if (error) return fail_errno(error.value(), "read the network configurations in " + directory);

@@ -265,11 +265,9 @@ void Reconciler::adopt(Pass& pass) {
   if (pass.cached.empty()) return;
   // Not before the first snapshot: until then every pod would be captured, and its connections would have to wait.
   if (enrolment_.state() == nullptr) return;
-  std::set<cni::AttachmentKey> registered;
-  for (const auto& pod : enrolment_.wired()) registered.insert(pod.registration.key);
   for (const auto& cached : pass.cached) {
     const auto network = pass.networks.find(cached.network);
-    if (network == pass.networks.end() || registered.contains(cached.key) || cached.pod.name.empty() ||
+    if (network == pass.networks.end() || enrolment_.registered(cached.key) || cached.pod.name.empty() ||
         network->second.excludes(cached.pod.pod_namespace)) {
       continue;
     }
@@ -315,12 +313,10 @@ std::string Reconciler::adopt_one(const CachedAttachment& cached) {
 void Reconciler::mend(const Pass& pass) {
   const auto all = enrolment_.wired();
   const auto settled = Clock::real().now() - config_.settle_time;
-  std::map<cni::AttachmentKey, Observation> observed;
   for (const auto& pod : all) {
     if (pod.registered > settled) continue;
-    const auto& key = pod.registration.key;
     Observation seen = mend_one(pass, pod, all);
-    const Observation& before = observed_[key];
+    const Observation& before = pod.observation;
     if (!seen.problems.empty() && seen.problems != before.problems) {
       log::error("pod is not captured as it should be pod={} problem={}", pod.registration.pod(),
                  log::quote(seen.problems.front()));
@@ -330,10 +326,8 @@ void Reconciler::mend(const Pass& pass) {
       log::warn("interface with routes is not wired, what leaves by it is outside the mesh pod={} interface={}",
                 pod.registration.pod(), name);
     }
-    enrolment_.observe(key, seen);
-    observed.emplace(key, std::move(seen));
+    enrolment_.observe(pod.registration.key, std::move(seen));
   }
-  observed_ = std::move(observed);
 }
 
 Observation Reconciler::mend_one(const Pass& pass, const WiredPod& pod, const std::vector<WiredPod>& all) {

@@ -97,7 +97,6 @@ class Reconciler {
 
   const ReconcileConfig config_;
   Enrolment& enrolment_;
-  std::map<cni::AttachmentKey, Observation> observed_;  ///< by the pass before; the passes' own
 
   std::mutex pass_mutex_;  ///< one pass at a time
   mutable std::mutex mutex_;

@@ -4,11 +4,9 @@
 #include <bpf/bpf.h>
 #include <gmock/gmock.h>
 #include <sys/stat.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdio>
 #include <filesystem>
 #include <thread>
 
@@ -32,12 +30,6 @@ TEST(AttachmentId, IsUniqueAndFitForBpffs) {
 
 class Attach : public WiredTest {
  protected:
-  static bool has_tcx() {
-    utsname name{};
-    unsigned major = 0, minor = 0;
-    if (::uname(&name) != 0 || std::sscanf(name.release, "%u.%u", &major, &minor) != 2) throw TestError("uname");
-    return major > 6 || (major == 6 && minor >= 6);
-  }
   [[nodiscard]] std::vector<std::string> verify(const bpf::Target& target) const {
     auto wrong = bpf::verify(target);
     if (!wrong) throw TestError(wrong.error().message());
@@ -45,6 +37,15 @@ class Attach : public WiredTest {
   }
   [[nodiscard]] std::string pin(const std::string& hook) const {
     return root_ + "/links/" + a_.target.attachment + "/" + hook;
+  }
+  /// Another interface of pod a, not attached yet.
+  [[nodiscard]] bpf::Target second_interface() const {
+    connect_veth(*netns_, "vetha2", *a_.netns, "net1");
+    bpf::Target second = a_.target;
+    second.attachment = a_.target.attachment.substr(0, a_.target.attachment.find('-')) + "-net1";
+    second.ifindex = static_cast<std::uint32_t>(std::stoul(a_.netns->ip("-o link show net1")));
+    second.host_ifindex = static_cast<std::uint32_t>(std::stoul(netns_->ip("-o link show vetha2")));
+    return second;
   }
   [[nodiscard]] unsigned long netns_of_thread() const {
     struct stat st {};
@@ -149,11 +150,7 @@ TEST_P(Attach, AttachesAgainAtOnce) {
 }
 
 TEST_P(Attach, TheInterfacesOfAPodShareItsLoopback) {
-  connect_veth(*netns_, "vetha2", *a_.netns, "net1");
-  bpf::Target second = a_.target;
-  second.attachment = a_.target.attachment.substr(0, a_.target.attachment.find('-')) + "-net1";
-  second.ifindex = static_cast<std::uint32_t>(std::stoul(a_.netns->ip("-o link show net1")));
-  second.host_ifindex = static_cast<std::uint32_t>(std::stoul(netns_->ip("-o link show vetha2")));
+  bpf::Target second = second_interface();
   const auto attached = bpf::attach(second);
   ASSERT_TRUE(attached) << attached.error().message();
   EXPECT_THAT(verify(second), IsEmpty());
@@ -171,20 +168,16 @@ TEST_P(Attach, TheInterfacesOfAPodShareItsLoopback) {
 
 TEST_P(Attach, FiltersBecomeLinks) {
   const bool filters = std::get<1>(GetParam());
-  connect_veth(*netns_, "vetha2", *a_.netns, "net1");
-  bpf::Target second = a_.target;
-  second.attachment = a_.target.attachment.substr(0, a_.target.attachment.find('-')) + "-net1";
-  second.ifindex = static_cast<std::uint32_t>(std::stoul(a_.netns->ip("-o link show net1")));
-  second.host_ifindex = static_cast<std::uint32_t>(std::stoul(netns_->ip("-o link show vetha2")));
+  bpf::Target second = second_interface();
   ASSERT_TRUE(bpf::attach(second));
   const auto is_filter = [&] { return std::filesystem::is_symlink(pin("deliver")); };
   EXPECT_EQ(is_filter(), filters);
   auto promoted = bpf::promote(a_.target);
   ASSERT_TRUE(promoted) << promoted.error().message();
-  EXPECT_EQ(*promoted, filters && has_tcx());
-  EXPECT_EQ(is_filter(), filters && !has_tcx());
+  EXPECT_EQ(*promoted, filters && kernel_has_tcx());
+  EXPECT_EQ(is_filter(), filters && !kernel_has_tcx());
   for (const auto& target : {a_.target, second}) EXPECT_THAT(verify(target), IsEmpty());
-  EXPECT_EQ(bpf::promote(second).value(), filters && has_tcx());
+  EXPECT_EQ(bpf::promote(second).value(), filters && kernel_has_tcx());
   EXPECT_FALSE(bpf::promote(second).value());
   for (const auto& target : {a_.target, second}) EXPECT_THAT(verify(target), IsEmpty());
   ASSERT_TRUE(bpf::detach(root_, second.attachment));

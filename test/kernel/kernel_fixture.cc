@@ -2,11 +2,8 @@
 #include "test/kernel/kernel_fixture.h"
 
 #include <sys/socket.h>
-#include <sys/utsname.h>
 
-#include <cstdio>
 #include <filesystem>
-#include <iostream>
 
 #include "bpf/attach.h"
 
@@ -18,15 +15,6 @@ namespace weft::test {
 
 std::unique_ptr<Mesh> KernelMesh::mesh_;
 Pod *KernelMesh::client, *KernelMesh::server, *KernelMesh::outside;
-
-bool kernel_has_tcx() {
-  utsname name{};
-  int major = 0, minor = 0;
-  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &major, &minor) != 2) {
-    throw TestError("uname gives no version");
-  }
-  return major > 6 || (major == 6 && minor >= 6);
-}
 
 bool kernel_has_netns_cookie() {
   const Fd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -50,15 +38,11 @@ void KernelMesh::SetUpTestSuite() {
 void KernelMesh::SetUp() {
   WEFT_NEEDS_ROOT();
   ASSERT_NE(mesh_, nullptr) << "the mesh could not be made";
-  log1_ = node1().log().size();
-  log2_ = node2().log().size();
+  logs_.mark(mesh());
 }
 
 void KernelMesh::TearDown() {
-  if (!HasFailure() || !mesh_) return;
-  std::cerr << "---- node1's agent:\n"
-            << node1().log().substr(log1_) << "---- node2's agent:\n"
-            << node2().log().substr(log2_);
+  if (HasFailure() && mesh_) logs_.tell(mesh());
 }
 
 std::string KernelMesh::check(Pod& pod) {

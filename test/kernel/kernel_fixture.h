@@ -13,9 +13,8 @@
 
 namespace weft::test {
 
-/// What of the running kernel the product depends on.
-[[nodiscard]] bool kernel_has_tcx();           ///< from 6.6; clsact before
-[[nodiscard]] bool kernel_has_netns_cookie();  ///< from 5.14, by asking it
+/// Whether the running kernel tells netns apart by cookies: from 5.14, by asking it.
+[[nodiscard]] bool kernel_has_netns_cookie();
 
 /// A mesh for all cases of a suite, as small as it can be, since guests are slow: node 1 has the pod client, node 2 has
 /// server, and outside, which is wired and no workload. Both serve. A case leaves the mesh as it found it.
@@ -47,7 +46,7 @@ class KernelMesh : public ::testing::Test {
   static Pod *client, *server, *outside;
 
  private:
-  std::size_t log1_ = 0, log2_ = 0;  ///< how long the logs were before the case
+  AgentLogs logs_;
 };
 
 }  // namespace weft::test

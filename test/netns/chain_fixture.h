@@ -49,7 +49,7 @@ class ChainTestBase : public ::testing::Test {
   static std::unique_ptr<ChainMesh> on_;
 
  private:
-  std::size_t log1_ = 0, log2_ = 0;
+  AgentLogs logs_;
 };
 
 template <class Chain>
@@ -67,7 +67,4 @@ class ChainTest : public ChainTestBase {
 [[nodiscard]] std::vector<Endpoint> ends(const Pod& pod, std::uint16_t port = Pod::kPort);
 /// The pod's address of the family of `other`.
 [[nodiscard]] const IpAddress& own_address(const Pod& pod, const Endpoint& other);
-/// The server saw the very socket of the client, port included.
-void expect_untouched(const Finished& answer, const std::string& server);
-
 }  // namespace weft::test

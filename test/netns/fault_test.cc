@@ -2,16 +2,13 @@
 /// Things that go wrong in the middle: the plugin or the agent is killed, the pod's netns goes, the agent hangs. After
 /// the runtime's DEL, or one reconciliation, nothing is left, and nothing was ever decided wrongly.
 
-#include <bpf/bpf.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <sstream>
 
-#include "bpf/attach.h"
+#include "test/netns/leftovers.h"
 #include "test/netns/mesh_fixture.h"
 
 namespace weft::test {
@@ -40,38 +37,6 @@ constexpr Point kAddPoints[] = {{"prepare", "prepare the pod's network namespace
                                 {"guard", "attach guard"},
                                 {"result", "write the result"}};
 
-int entries_of(const std::string& map) {
-  const Fd fd(bpf_obj_get(map.c_str()));
-  if (!fd) throw TestError("open the map " + map);
-  bpf_map_info info{};
-  std::uint32_t length = sizeof info;
-  if (bpf_obj_get_info_by_fd(fd.get(), &info, &length) != 0) throw TestError("ask about the map " + map);
-  std::vector<char> key(info.key_size), next(info.key_size);
-  int entries = 0;
-  for (const void* from = nullptr; bpf_map_get_next_key(fd.get(), from, next.data()) == 0; ++entries) {
-    key = next;
-    from = key.data();
-  }
-  return entries;
-}
-
-int files_in(const std::string& folder) {
-  std::error_code error;
-  const fs::directory_iterator entries(folder, error);
-  return error ? 0 : static_cast<int>(std::distance(entries, fs::directory_iterator()));
-}
-
-/// What may be left behind on a node, counted.
-struct Left {
-  int links = 0, pins = 0, records = 0, registrations = 0, addresses = 0, interfaces = 0, fds = 0;
-  bool operator==(const Left&) const = default;
-};
-void PrintTo(const Left& left, std::ostream* out) {
-  *out << left.links << " links, " << left.pins << " pins, " << left.records << " records, " << left.registrations
-       << " registrations, " << left.addresses << " addresses, " << left.interfaces << " interfaces, " << left.fds
-       << " descriptors";
-}
-
 class Faults : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -96,17 +61,9 @@ class Faults : public ::testing::Test {
 
   [[nodiscard]] std::string conf_dir() const { return folder_.path() + "/net.d"; }
   Node& node() { return mesh_->node(1); }
-  [[nodiscard]] Left left() {
-    const std::string root = node().bpf_root();
-    Left now;
-    now.links = static_cast<int>(json::parse(node().netns().ip("-j link show")).size());
-    now.pins = files_in(root + "/links");
-    now.records = files_in(root + "/records");
-    now.registrations = files_in(mesh_->folder().path() + "/node1/run/registrations");
-    now.addresses = entries_of(root + "/maps/pods");
-    now.interfaces = entries_of(root + "/maps/interfaces");
-    if (node().has_agent()) now.fds = files_in("/proc/" + std::to_string(node().agent().pid()) + "/fd");
-    return now;
+  [[nodiscard]] Leftovers left() {
+    return leftovers(node().netns(), node().bpf_root(), mesh_->folder().path() + "/node1/run",
+                     node().has_agent() ? node().agent().pid() : 0);
   }
   /// Nothing more than before the test; the kernel takes links away with their netns some time after it.
   bool nothing_left() {
@@ -162,7 +119,7 @@ class Faults : public ::testing::Test {
   ScratchDir folder_;
   std::unique_ptr<Mesh> mesh_;
   Pod *web_ = nullptr, *client_ = nullptr;
-  Left before_;
+  Leftovers before_;
 };
 
 TEST_F(Faults, ThePluginKilledAtAnyStepOfAddLeavesNothingAfterDel) {
@@ -196,7 +153,7 @@ TEST_F(Faults, AFailedStepOfAddIsUndoneByAddItself) {
   weft["cniVersion"] = list["cniVersion"];
   weft["name"] = list["name"];
   weft["prevResult"] = json::parse(made.out);
-  const Left standing = left();
+  const Leftovers standing = left();
   const std::string clean = inside(pod.netns());
   for (const Point& point : kAddPoints) {
     SCOPED_TRACE(point.name);
@@ -344,7 +301,7 @@ TEST_F(Faults, TheAgentKilledDuringFiftyAdds) {
   }
   EXPECT_EQ(json::parse(node().admin("/pods")).size(), kPods + 2U);
   for (Pod* pod : pods) EXPECT_TRUE(chain("del", *pod, "").ok());
-  before_.fds = left().fds;  // of another agent
+  before_.descriptors = left().descriptors;  // of another agent
   EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
 }
 

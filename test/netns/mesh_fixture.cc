@@ -12,6 +12,17 @@ using nlohmann::json;
 std::unique_ptr<Mesh> MeshTest::mesh_;
 Pod *MeshTest::client, *MeshTest::web1, *MeshTest::web2, *MeshTest::db, *MeshTest::outside;
 
+void AgentLogs::mark(Mesh& mesh) {
+  before1_ = mesh.node(1).log().size();
+  before2_ = mesh.node(2).log().size();
+}
+
+void AgentLogs::tell(Mesh& mesh) const {
+  std::cerr << "---- node1's agent:\n"
+            << mesh.node(1).log().substr(before1_) << "---- node2's agent:\n"
+            << mesh.node(2).log().substr(before2_);
+}
+
 Pod* add_serving_pod(Mesh& mesh, int node, const char* namespace_name, const char* name, bool enrolled) {
   PodOptions options;
   options.service_account = name;
@@ -37,15 +48,17 @@ void MeshTest::TearDownTestSuite() { mesh_.reset(); }
 void MeshTest::SetUp() {
   WEFT_NEEDS_ROOT();
   ASSERT_NE(mesh_, nullptr) << "the mesh could not be made";
-  log1_ = node1().log().size();
-  log2_ = node2().log().size();
+  logs_.mark(mesh());
 }
 
 void MeshTest::TearDown() {
-  if (!HasFailure() || !mesh_) return;
-  std::cerr << "---- node1's agent:\n"
-            << node1().log().substr(log1_) << "---- node2's agent:\n"
-            << node2().log().substr(log2_);
+  if (HasFailure() && mesh_) logs_.tell(mesh());
+}
+
+void expect_untouched(const Finished& answer, const std::string& server) {
+  EXPECT_TRUE(answer.ok()) << ::testing::PrintToString(answer);
+  EXPECT_EQ(field(answer.out, "server"), server);
+  EXPECT_EQ(field(answer.out, "client"), field(answer.out, "own"));
 }
 
 Finished get_from_node(const Node& node, const Endpoint& to, const std::vector<std::string>& arguments) {

@@ -14,6 +14,18 @@
 
 namespace weft::test {
 
+/// What the agents of two nodes log in one case.
+class AgentLogs {
+ public:
+  /// The case begins.
+  void mark(Mesh& mesh);
+  /// To stderr, from there on.
+  void tell(Mesh& mesh) const;
+
+ private:
+  std::size_t before1_ = 0, before2_ = 0;
+};
+
 /// One mesh for all cases of a suite: node 1 has the pods client and web1, node 2 has web2, db (namespace bank) and
 /// outside, which is wired and no workload. Each has a service account of its own name and serves on Pod::kPort. A case
 /// leaves the mesh as it found it.
@@ -33,7 +45,7 @@ class MeshTest : public ::testing::Test {
   static Pod *client, *web1, *web2, *db, *outside;
 
  private:
-  std::size_t log1_ = 0, log2_ = 0;  ///< how long the logs were before the case
+  AgentLogs logs_;
 };
 
 /// A pod with a service account of its own name that serves on Pod::kPort.
@@ -64,6 +76,9 @@ MATCHER_P2(IsAnswer, server, address, "") {
   const auto seen = Endpoint::parse(field(arg.out, "client"));
   return arg.ok() && field(arg.out, "server") == server && seen && seen->address == address;
 }
+
+/// The server saw the very socket of the client, port included.
+void expect_untouched(const Finished& answer, const std::string& server);
 
 /// For GoogleTest's messages.
 void PrintTo(const Finished& finished, std::ostream* out);

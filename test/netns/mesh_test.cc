@@ -11,13 +11,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using MeshTraffic = MeshTest;
 
-/// The server saw the very socket of the client, port included.
-void expect_untouched(const Finished& answer, const std::string& server) {
-  EXPECT_TRUE(answer.ok()) << ::testing::PrintToString(answer);
-  EXPECT_EQ(field(answer.out, "server"), server);
-  EXPECT_EQ(field(answer.out, "client"), field(answer.out, "own"));
-}
-
 TEST_F(MeshTraffic, PodsReachEachOtherAcrossNodesAndTheWireCarriesOnlyTheTunnel) {
   const Capture wire(node1().netns(), Node::kWire);
   EXPECT_THAT(client->get(db->v4(), {"--marker", "secret-v4"}), IsAnswer("db", client->address_v4()));

@@ -2,7 +2,6 @@
 /// What the agent finds out by itself: pods that are older than Weft, damage, leftovers, and further interfaces of
 /// pods.
 
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -165,11 +164,7 @@ TEST_F(Reconcile, AReusedNetnsPathGivesNobodyAnIdentity) {
 /// ADD puts filters on, since links are slow to make; they follow before the pod's containers run.
 TEST_F(Reconcile, FiltersOfAddBecomeLinksWhereTheKernelHasThem) {
   const std::string pin = node().bpf_root() + "/links/" + pins().at(0) + "/from_pod";
-  utsname kernel{};
-  unsigned major = 0, minor = 0;
-  ASSERT_EQ(::uname(&kernel), 0);
-  ASSERT_EQ(std::sscanf(kernel.release, "%u.%u", &major, &minor), 2);
-  if (major < 6 || (major == 6 && minor < 6)) GTEST_SKIP() << "the kernel has no TCX";
+  if (!kernel_has_tcx()) GTEST_SKIP() << "the kernel has no TCX";
   EXPECT_TRUE(eventually(kSoon, [&] { return !fs::is_symlink(pin) && fs::exists(pin); }));
   EXPECT_TRUE(mesh_->chain("check", *web_).ok());
   EXPECT_EQ(done("mended"), 0);

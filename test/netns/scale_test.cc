@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Many pods on one node: added, checked and deleted, twenty at a time, by the real chain and agent.
 
-#include <bpf/bpf.h>
+#include <algorithm>
 
-#include <filesystem>
-
+#include "test/netns/leftovers.h"
 #include "test/netns/mesh_fixture.h"
 
 namespace weft::test {
 namespace {
 
 using nlohmann::json;
-namespace fs = std::filesystem;
 
 #ifdef WEFT_SANITIZED
 constexpr int kPods = 60;  // an instrumented plugin takes ten times as long
@@ -137,31 +135,7 @@ class Scale : public ::testing::Test {
     std::printf("%s of %zu pods, %d at a time: %.1f s\n", verb.c_str(), pods.size(), kAtOnce, took.count());
   }
 
-  static std::ptrdiff_t entries(const std::string& folder) {
-    std::error_code error;
-    const fs::directory_iterator all(folder, error);
-    return error ? 0 : std::distance(all, fs::directory_iterator());
-  }
-  [[nodiscard]] std::size_t map_entries(const char* name) const {
-    const Fd map(bpf_obj_get((bpf_root_ + "/maps/" + name).c_str()));
-    EXPECT_TRUE(map) << name;
-    char key[64], next[64];
-    std::size_t found = 0;
-    for (const void* from = nullptr; bpf_map_get_next_key(map.get(), from, next) == 0; ++found) {
-      std::copy(std::begin(next), std::end(next), key);
-      from = key;
-    }
-    return found;
-  }
-  std::vector<std::ptrdiff_t> left() {
-    return {entries(bpf_root_ + "/links"),
-            entries(bpf_root_ + "/records"),
-            entries(folder_.path() + "/run/registrations"),
-            static_cast<std::ptrdiff_t>(json::parse(node_->ip("-j link show")).size()),
-            static_cast<std::ptrdiff_t>(map_entries("pods")),
-            static_cast<std::ptrdiff_t>(map_entries("interfaces")),
-            entries("/proc/" + std::to_string(agent_->pid()) + "/fd")};
-  }
+  Leftovers left() { return leftovers(*node_, bpf_root_, folder_.path() + "/run", agent_->pid()); }
   std::size_t enrolled() {
     const auto pods = json::parse(get("/pods").value_or("[]"));
     return static_cast<std::size_t>(
@@ -180,8 +154,8 @@ TEST_F(Scale, ManyPodsComeAndGo) {
   for (int i = 0; i < kPods; ++i) pods.push_back(make_pod(i));
   run_verb_on_all("add", pods);
   EXPECT_EQ(enrolled(), kPods / 2U);
-  EXPECT_EQ(entries(bpf_root_ + "/links"), kPods);
-  EXPECT_EQ(map_entries("pods"), static_cast<std::size_t>(kPods));
+  EXPECT_EQ(left().pins, kPods);
+  EXPECT_EQ(left().addresses, kPods);
   run_verb_on_all("check", pods);
   run_verb_on_all("del", pods);
   pods.clear();

@@ -7,14 +7,6 @@ bin=$state/bin tools=$state/tools net_d=$state/net.d
 endpoint=unix://$state/containerd.sock
 pod_subnet=10.72.0.0/24
 
-eventually() { # SECONDS COMMAND...: tries it again and again until it succeeds or the time is over.
-  local end=$((SECONDS + $1))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$end" ] || return 1
-    sleep 0.05
-  done
-}
 crictl() { "$tools/crictl" --config $state/crictl.yaml "$@"; }
 weftctl() { "$bin/weftctl" "$@"; }
 

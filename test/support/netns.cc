@@ -6,11 +6,13 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -163,6 +165,15 @@ std::string ScratchDir::write(const std::string& name, const std::string& text) 
   }
   fs::rename(path + ".new", path);
   return path;
+}
+
+bool kernel_has_tcx() {
+  utsname name{};
+  int major = 0, minor = 0;
+  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &major, &minor) != 2) {
+    throw TestError("uname gives no version");
+  }
+  return major > 6 || (major == 6 && minor >= 6);
 }
 
 std::string read_file(const std::string& path) {

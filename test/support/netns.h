@@ -17,6 +17,8 @@ namespace weft::test {
 
 /// True when the test may make namespaces and load programs. Tests begin with `WEFT_NEEDS_ROOT();`.
 [[nodiscard]] bool is_root();
+/// Whether the running kernel has TCX links: from 6.6; clsact filters before.
+[[nodiscard]] bool kernel_has_tcx();
 #define WEFT_NEEDS_ROOT() \
   if (!::weft::test::is_root()) GTEST_SKIP() << "needs root: makes network namespaces"
 
