@@ -203,8 +203,10 @@ Result<bool> attach_hook(const Place& place, const Program& program, bool as_fil
   return !record || record->ifindex != place.ifindex;
 }
 
-/// Of a hook that has a filter. False: the kernel has no TCX.
-Result<bool> promote_hook(const Place& place, const Program& program) {
+/// Of a hook that has a filter. While the kernel makes the link, for milliseconds, both run. to_pod would take the
+/// record of a probe the first time and refuse the probe the second: its link begins with `idle`, which does nothing
+/// there, and gets the program at the moment when the filter goes. False: the kernel has no TCX.
+Result<bool> promote_hook(const Place& place, const Program& program, const Program& idle) {
   // Beside the filter first. What a promotion that was killed has left there is taken up.
   Place beside = place;
   beside.pin += kBesideSuffix;
@@ -212,8 +214,14 @@ Result<bool> promote_hook(const Place& place, const Program& program) {
   if (!link) return Failure(link.error());
   if (!*link) {
     auto made = share_link(beside, program);
-    if (made && !*made) made = tcx::create(beside, program.fd.get());
+    const bool takes_probes = place.hook->side == Side::kPodInterface && place.hook->ingress;
+    if (made && !*made) made = tcx::create(beside, (takes_probes ? idle : program).fd.get());
     if (!made || !*made) return made;
+    link = tcx::open(beside.pin);
+    if (!link) return Failure(link.error());
+  }
+  if (*link && (*link)->program_id != program.id) {
+    if (auto updated = tcx::update(**link, program.fd.get(), place); !updated) return Failure(updated.error());
   }
   if (auto off = detach_pin(place.pin); !off) return Failure(off.error());
   if (::rename(beside.pin.c_str(), place.pin.c_str()) != 0) {
@@ -317,12 +325,15 @@ Result<void> attach(const Target& target) {
 Result<bool> promote(const Target& target) {
   const auto lock = lock_folder(folder_of(target.root, target.attachment));
   if (!lock) return Failure(lock.error());
+  // deliver looks at marked packets only, and none that comes into the pod has a mark.
+  auto idle = open_program(target.root, kHooks.front());
+  if (!idle) return Failure(idle.error());
   bool promoted = false;
   for (const Place& place : places_of(target)) {
     if (!clsact::read_record(place.pin)) continue;
     auto program = open_program(target.root, *place.hook);
     if (!program) return Failure(program.error());
-    auto done = promote_hook(place, *program);
+    auto done = promote_hook(place, *program, *idle);
     if (!done) return done;
     promoted = promoted || *done;
   }
