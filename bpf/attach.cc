@@ -105,6 +105,8 @@ Result<Fd> make_and_lock_folder(const std::string& folder) {
   }
 }
 
+bool is_missing(const Error& error) { return error.errno_value == ENOENT || error.errno_value == ENOTDIR; }
+
 /// The pins of the other attachments of the same pod for the same hook. The pod's lo is one for all of them: they share
 /// what is attached there.
 std::vector<std::string> shared_pins(const std::string& pin) {
@@ -343,11 +345,8 @@ Result<bool> promote(const Target& target) {
 Result<void> detach(const std::string& root, const std::string& attachment) {
   const std::string folder = folder_of(root, attachment);
   const auto lock = lock_folder(folder);
-  if (!lock) {
-    const int error = lock.error().errno_value;
-    if (error == ENOENT || error == ENOTDIR) return {};
-    return Failure(lock.error());
-  }
+  if (!lock && is_missing(lock.error())) return {};
+  if (!lock) return Failure(lock.error());
   auto pins = entries_of(folder);
   if (!pins) return Failure(pins.error());
   for (const std::string& name : *pins) {
@@ -358,6 +357,9 @@ Result<void> detach(const std::string& root, const std::string& attachment) {
 }
 
 Result<std::vector<std::string>> verify(const Target& target) {
+  // A promotion that is under way has taken the filter and not yet put the link in its place.
+  const auto lock = lock_folder(folder_of(target.root, target.attachment));
+  if (!lock && !is_missing(lock.error())) return Failure(lock.error());
   std::vector<std::string> wrong;
   for (const Place& place : places_of(target)) {
     auto program = open_program(target.root, *place.hook);
@@ -384,6 +386,9 @@ Result<std::vector<std::string>> refresh(const std::string& root) {
 
 Result<bool> is_alive(const std::string& root, const std::string& attachment) {
   const std::string folder = folder_of(root, attachment);
+  const auto lock = lock_folder(folder);
+  if (!lock && is_missing(lock.error())) return false;
+  if (!lock) return Failure(lock.error());
   for (const Hook& hook : kHooks) {
     const std::string pin = folder + "/" + hook.name;
     if (const auto record = clsact::read_record(pin)) {

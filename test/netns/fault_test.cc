@@ -67,7 +67,7 @@ class Faults : public ::testing::Test {
   }
   /// Nothing more than before the test; the kernel takes links away with their netns some time after it.
   bool nothing_left() {
-    return eventually(kSoon, [this] { return left() == before_; });
+    return eventually(kSoon, [this] { return left().same_as(before_); });
   }
 
   /// What is in a pod's netns of ours.
@@ -129,14 +129,16 @@ TEST_F(Faults, ThePluginKilledAtAnyStepOfAddLeavesNothingAfterDel) {
     const std::string clean = inside(pod.netns());
     const Finished added = chain("add", pod, std::string(point.name) + ":kill");
     EXPECT_FALSE(added.ok()) << "the fault was not met";
-    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left())
+                                << "\nbefore: " << ::testing::PrintToString(before_);
     EXPECT_EQ(inside(pod.netns()), clean);
     // And the next attempt works.
     const Finished again = chain("add", pod, "");
     EXPECT_TRUE(again.ok()) << again.out << again.err;
     EXPECT_THAT(pod.get(web_->v4()), IsAnswer("web", pod.address_v4()));
     EXPECT_TRUE(chain("del", pod, "").ok());
-    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left())
+                                << "\nbefore: " << ::testing::PrintToString(before_);
     EXPECT_EQ(inside(pod.netns()), clean);
   }
 }
@@ -167,7 +169,8 @@ TEST_F(Faults, AFailedStepOfAddIsUndoneByAddItself) {
     EXPECT_FALSE(added.ok());
     EXPECT_THAT(added.out, HasSubstr(point.text));
     if (std::string(point.name) == "result") continue;  // behind the last step: a success whose word got lost
-    EXPECT_TRUE(eventually(kSoon, [&] { return left() == standing; })) << ::testing::PrintToString(left());
+    EXPECT_TRUE(eventually(kSoon, [&] { return left().same_as(standing); }))
+        << ::testing::PrintToString(left()) << "\nbefore: " << ::testing::PrintToString(before_);
     EXPECT_EQ(inside(pod.netns()), clean);
   }
   EXPECT_TRUE(chain("del", pod, "").ok());
@@ -181,7 +184,8 @@ TEST_F(Faults, ThePluginKilledInDelLeavesNothingAfterTheNextOne) {
     ASSERT_TRUE(chain("add", pod, "").ok());
     EXPECT_FALSE(chain("del", pod, std::string(point) + ":kill").ok());
     EXPECT_TRUE(chain("del", pod, "").ok());
-    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left())
+                                << "\nbefore: " << ::testing::PrintToString(before_);
     EXPECT_EQ(inside(pod.netns()), clean);
   }
 }
@@ -197,7 +201,8 @@ TEST_F(Faults, WithoutADelTheNextReconciliationCollects) {
     ASSERT_TRUE(eventually(kSoon, [&] { return left().registrations == before_.registrations + 1; }));
     kill_plugin(dying, true);
     netns.reset();
-    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left())
+                                << "\nbefore: " << ::testing::PrintToString(before_);
   }
 }
 
@@ -226,7 +231,8 @@ TEST_F(Faults, TheNetnsGoesInTheMiddleOfAddAndDel) {
     kill_plugin(caught, false);
     EXPECT_NE(caught.finish(kSoon).status, 0);
     EXPECT_TRUE(run(chain_of("del", pod, list, path), runtime(pod, "")).ok());
-    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+    EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left())
+                                << "\nbefore: " << ::testing::PrintToString(before_);
   }
 }
 
@@ -242,7 +248,7 @@ TEST_F(Faults, AHungAgentHoldsAddForItsTimeAndTakesBackWhatItDidTooLate) {
   EXPECT_THAT(added.out, HasSubstr("5000 ms"));
   EXPECT_GE(took, milliseconds(5000));
   EXPECT_LT(took, milliseconds(13'000)) << "ADD and the DEL that follows it wait once each";
-  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left()) << "\nbefore: " << ::testing::PrintToString(before_);
 }
 
 TEST_F(Faults, ARefusingSocketAndAMissingRootSayWhatIsMissing) {
@@ -252,12 +258,12 @@ TEST_F(Faults, ARefusingSocketAndAMissingRootSayWhatIsMissing) {
   EXPECT_FALSE(refused.ok());
   EXPECT_THAT(refused.out, HasSubstr("\"code\":11"));
   EXPECT_THAT(refused.out, HasSubstr(nowhere));
-  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left()) << "\nbefore: " << ::testing::PrintToString(before_);
   const Finished rootless = chain("add", pod, "", {{"bpfRoot", folder_.path() + "/none"}});
   EXPECT_FALSE(rootless.ok());
   EXPECT_THAT(rootless.out, HasSubstr("\"code\":102"));
   EXPECT_THAT(rootless.out, HasSubstr(folder_.path() + "/none"));
-  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left()) << "\nbefore: " << ::testing::PrintToString(before_);
 }
 
 TEST_F(Faults, TheAgentKilledDuringFiftyAdds) {
@@ -302,7 +308,7 @@ TEST_F(Faults, TheAgentKilledDuringFiftyAdds) {
   EXPECT_EQ(json::parse(node().admin("/pods")).size(), kPods + 2U);
   for (Pod* pod : pods) EXPECT_TRUE(chain("del", *pod, "").ok());
   before_.descriptors = left().descriptors;  // of another agent
-  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left());
+  EXPECT_TRUE(nothing_left()) << ::testing::PrintToString(left()) << "\nbefore: " << ::testing::PrintToString(before_);
 }
 
 }  // namespace

@@ -34,6 +34,12 @@ std::ptrdiff_t entries_of(const std::string& map) {
 
 }  // namespace
 
+bool Leftovers::same_as(const Leftovers& before) const {
+  return links == before.links && pins == before.pins && records == before.records &&
+         registrations == before.registrations && addresses == before.addresses && interfaces == before.interfaces &&
+         descriptors <= before.descriptors;
+}
+
 void PrintTo(const Leftovers& left, std::ostream* out) {
   *out << left.links << " links, " << left.pins << " pins, " << left.records << " records, " << left.registrations
        << " registrations, " << left.addresses << " addresses, " << left.interfaces << " interfaces, "

@@ -13,7 +13,9 @@ namespace weft::test {
 /// What pods may leave behind on a node, counted.
 struct Leftovers {
   std::ptrdiff_t links = 0, pins = 0, records = 0, registrations = 0, addresses = 0, interfaces = 0, descriptors = 0;
-  bool operator==(const Leftovers&) const = default;
+
+  /// The same as before. What the agent had open for a moment while `before` was counted may be gone.
+  [[nodiscard]] bool same_as(const Leftovers& before) const;
 };
 void PrintTo(const Leftovers& left, std::ostream* out);
 

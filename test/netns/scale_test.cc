@@ -159,7 +159,7 @@ TEST_F(Scale, ManyPodsComeAndGo) {
   run_verb_on_all("check", pods);
   run_verb_on_all("del", pods);
   pods.clear();
-  EXPECT_TRUE(eventually(kSoon, [&] { return left() == before; }))
+  EXPECT_TRUE(eventually(kSoon, [&] { return left().same_as(before); }))
       << ::testing::PrintToString(before) << " became " << ::testing::PrintToString(left());
   EXPECT_EQ(agent_->err().find("error"), std::string::npos) << agent_->err();
 }
