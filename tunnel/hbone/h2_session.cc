@@ -16,6 +16,9 @@ constexpr std::size_t kStageTarget = 64U << 10;
 static_assert(kStageTarget + kDataChunk + 2 * kFrameHeader <= Scratch::kSize);
 /// A stream's window doubles when its reader takes a whole window within this time.
 constexpr milliseconds kGrowWithin{200};
+constexpr std::uint64_t kNoLimit = 1ULL << 40U;
+/// Tells the PING of a drain from the others, whose payload is zero.
+constexpr std::array<std::uint8_t, 8> kDrainPing{'d', 'r', 'a', 'i', 'n'};
 
 std::string_view text(const std::uint8_t* data, std::size_t length) {
   return {reinterpret_cast<const char*>(data), length};
@@ -123,6 +126,8 @@ Result<void> H2Session::start() {
   nghttp2_option_set_no_auto_window_update(option, 1);
   nghttp2_option_set_no_closed_streams(option, 1);
   nghttp2_option_set_peer_max_concurrent_streams(option, kClientMaxStreams);
+  // Resets are judged here, where those of answered streams are no attack: applications end connections that way.
+  nghttp2_option_set_stream_reset_rate_limit(option, kNoLimit, kNoLimit);
   nghttp2_session* raw = nullptr;
   const bool client = side_ == Side::kClient;
   const int made = client ? nghttp2_session_client_new2(&raw, Callbacks::table(), this, option)
@@ -161,7 +166,15 @@ Result<void> H2Session::receive(std::span<const std::byte> bytes) {
   const ssize_t n =
       nghttp2_session_mem_recv(session_.get(), reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
   in_receive_ = false;
-  if (n < 0) return h2_failure(static_cast<int>(n), "HTTP/2 from the peer");
+  if (!violation_.empty()) {
+    nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
+    return fail(ErrorCode::kDenied, "HTTP/2 from the peer: " + std::string(violation_) +
+                                        " (more frames without content, or requests taken back, than any use has)");
+  }
+  if (n < 0) {
+    violation_ = n == NGHTTP2_ERR_FLOODED ? "frame_flood" : "http2_error";
+    return h2_failure(static_cast<int>(n), "HTTP/2 from the peer");
+  }
   return {};
 }
 
@@ -229,6 +242,7 @@ Result<void> H2Session::accept(std::int32_t stream_id, const H2Headers& headers)
   Stream* stream = find(stream_id);
   if (stream == nullptr) return fail(ErrorCode::kNotFound, "answer a CONNECT: the client has reset it");
   stream->window_started = clock_.now();
+  stream->answered = true;
   const auto nva = fields(headers);
   nghttp2_data_provider provider{};
   provider.read_callback = Callbacks::read_data;
@@ -247,6 +261,7 @@ void H2Session::refuse(std::int32_t stream_id, int status) {
   const auto nva = fields(headers);
   nghttp2_submit_response(session_.get(), stream_id, nva.data(), nva.size(), nullptr);
   stream->refused = true;
+  stream->answered = true;
   want_send();
 }
 
@@ -291,6 +306,12 @@ void H2Session::ping() {
   want_send();
 }
 
+void H2Session::shutdown_notice() {
+  nghttp2_submit_shutdown_notice(session_.get());
+  nghttp2_submit_ping(session_.get(), NGHTTP2_FLAG_NONE, kDrainPing.data());
+  want_send();
+}
+
 void H2Session::goaway() {
   nghttp2_submit_goaway(session_.get(), NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_.get()),
                         NGHTTP2_NO_ERROR, nullptr, 0);
@@ -330,7 +351,28 @@ int H2Session::on_header(std::int32_t stream_id, std::string_view name, std::str
   return 0;
 }
 
+int H2Session::violated(std::string_view what) {
+  violation_ = what;
+  return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+int H2Session::count_idle_frame(const nghttp2_frame& frame) {
+  const bool is_ack = (frame.hd.flags & NGHTTP2_FLAG_ACK) != 0;
+  const bool is_empty_data =
+      frame.hd.type == NGHTTP2_DATA && frame.hd.length == 0 && (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) == 0;
+  const bool is_idle = frame.hd.type == NGHTTP2_PRIORITY || is_empty_data ||
+                       ((frame.hd.type == NGHTTP2_PING || frame.hd.type == NGHTTP2_SETTINGS) && !is_ack);
+  if (is_idle && !guard_.idle_frames.take(clock_.now())) return violated("frame_flood");
+  if (frame.hd.type == NGHTTP2_RST_STREAM && side_ == Side::kServer) {
+    const Stream* stream = find(frame.hd.stream_id);
+    const bool early = stream != nullptr && !stream->answered;
+    if (early && !guard_.early_resets.take(clock_.now())) return violated("reset_flood");
+  }
+  return 0;
+}
+
 int H2Session::on_frame(const nghttp2_frame& frame) {
+  if (const int code = count_idle_frame(frame); code != 0) return code;
   switch (frame.hd.type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA: {
@@ -348,7 +390,9 @@ int H2Session::on_frame(const nghttp2_frame& frame) {
       events_.on_goaway();
       return 0;
     case NGHTTP2_PING:
-      if ((frame.hd.flags & NGHTTP2_FLAG_ACK) != 0) events_.on_pong();
+      if ((frame.hd.flags & NGHTTP2_FLAG_ACK) == 0) return 0;
+      events_.on_pong();
+      if (std::ranges::equal(frame.ping.opaque_data, kDrainPing)) events_.on_drained();
       return 0;
     default:
       return 0;
@@ -356,6 +400,10 @@ int H2Session::on_frame(const nghttp2_frame& frame) {
 }
 
 void H2Session::on_frame_sent(const nghttp2_frame& frame) {
+  // nghttp2 itself ends a session whose peer breaks the protocol.
+  if (frame.hd.type == NGHTTP2_GOAWAY && frame.goaway.error_code != NGHTTP2_NO_ERROR && violation_.empty()) {
+    violation_ = "http2_error";
+  }
   if (frame.hd.type != NGHTTP2_HEADERS) return;
   const Stream* stream = find(frame.hd.stream_id);
   if (stream == nullptr || !stream->refused) return;

@@ -14,6 +14,7 @@
 
 #include "tunnel/base/clock.h"
 #include "tunnel/base/error.h"
+#include "tunnel/hbone/flood_guard.h"
 #include "tunnel/hbone/scratch.h"
 
 namespace weft::hbone {
@@ -60,6 +61,8 @@ class SessionEvents {
   virtual void on_goaway() = 0;
   /// A PING of ours was answered.
   virtual void on_pong() = 0;
+  /// The client has heard shutdown_notice(): no request comes any more that it sent before.
+  virtual void on_drained() = 0;
   /// A stream ended, so that another may start.
   virtual void on_stream_closed() = 0;
   /// Something to send came up outside of receive(): call send() before the turn ends.
@@ -122,8 +125,15 @@ class H2Session {
   void reset(std::int32_t stream_id, std::uint32_t error_code);
 
   void ping();
+  /// Server: says that no new streams are wanted, and asks (on_drained tells of the answer) whether the client has
+  /// heard it. Until then what it has sent already is served.
+  void shutdown_notice();
   /// Says that no new streams are taken; those that live go on.
   void goaway();
+
+  /// What the peer did that ended the session or ends it now ("frame_flood", "reset_flood", "http2_error"); empty:
+  /// nothing.
+  [[nodiscard]] std::string_view violation() const { return violation_; }
 
   [[nodiscard]] std::size_t open_streams() const { return streams_.size(); }
   /// How many streams a client may have open on this session.
@@ -140,6 +150,7 @@ class H2Session {
     SteadyTime window_started;
     bool deferred = false;  ///< nghttp2 waits for resume()
     bool refused = false;   ///< an error status is on its way
+    bool answered = false;  ///< server: a status has been given
   };
   struct SessionDeleter {
     void operator()(nghttp2_session* session) const { nghttp2_session_del(session); }
@@ -159,6 +170,8 @@ class H2Session {
   void on_stream_close(std::int32_t stream_id, std::uint32_t error_code);
   ssize_t produce(std::int32_t stream_id, std::size_t limit, std::uint32_t* flags);
   int send_data(const std::uint8_t* frame_header, std::size_t length);
+  int count_idle_frame(const nghttp2_frame& frame);
+  int violated(std::string_view what);
   void grow_window(std::int32_t stream_id, Stream& stream);
   Result<void> flush_staged(FrameSink& sink);
 
@@ -168,6 +181,8 @@ class H2Session {
   WindowBudget& budget_;
   const Clock& clock_;
   std::unordered_map<std::int32_t, Stream> streams_;
+  FloodGuard guard_;
+  std::string_view violation_;
   bool peer_going_away_ = false;
   bool in_receive_ = false;
   std::size_t staged_ = 0;  ///< bytes of scratch_.frames() that send() has filled

@@ -20,6 +20,8 @@ constexpr int kReadsPerTurn = 4;
 constexpr std::size_t kBytesPerTurn = 1U << 20;
 constexpr milliseconds kPingInterval{10'000};
 constexpr int kPingsUnanswered = 2;  // 20 s without an answer
+/// How long a client may take to hear that the server goes away.
+constexpr milliseconds kDrainNotice{1'000};
 
 }  // namespace
 
@@ -163,6 +165,7 @@ bool Tunnel::open_session() {
     return false;
   }
   session_ = std::move(*session);
+  if (goaway_sent_) session_->goaway();
   state_ = State::kOpen;
   timer_.cancel();
   owner_.on_tunnel_open(*this);
@@ -214,10 +217,10 @@ void Tunnel::flush() {
     return;
   }
   if (session_ != nullptr && tls_->output().empty() &&
-      (session_->finished() || (draining_ && session_->open_streams() == 0))) {
+      (session_->finished() || (goaway_sent_ && session_->open_streams() == 0))) {
     tls_->close();
     send_output();
-    fail("");
+    fail(session_->violation().empty() ? "" : "HTTP/2 from the peer broke the protocol");
   }
 }
 
@@ -256,6 +259,19 @@ bool Tunnel::blocked() const { return tls_->output().size() >= kOutputHigh || tu
 void Tunnel::drain() {
   if (draining_ || state_ == State::kClosed) return;
   draining_ = true;
+  if (session_ != nullptr && side_ == Side::kServer) {
+    session_->shutdown_notice();
+    timer_.arm(kDrainNotice, [this] { finish_drain(); });
+  } else {
+    finish_drain();
+  }
+  schedule_flush();
+}
+
+void Tunnel::finish_drain() {
+  if (!draining_ || goaway_sent_ || state_ == State::kClosed) return;
+  goaway_sent_ = true;
+  timer_.cancel();
   if (session_ != nullptr) session_->goaway();
   schedule_flush();
 }

@@ -67,8 +67,11 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   [[nodiscard]] const Endpoint& peer() const { return peer_; }
   [[nodiscard]] const Endpoint& local() const { return local_; }
   [[nodiscard]] int fd() const { return fd_.get(); }
+  /// As H2Session::violation(); also once it is closed.
+  [[nodiscard]] std::string_view violation() const { return session_ ? session_->violation() : std::string_view(); }
 
-  /// GOAWAY; it closes when its last stream has ended.
+  /// GOAWAY; it closes when its last stream has ended. A server first lets the client hear of it, so that no request
+  /// that is under way is lost.
   void drain();
   /// At once: streams are cut, the owner gets on_tunnel_closed.
   void close(const std::string& why);
@@ -96,6 +99,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   bool send_output();
   Result<void> drain_output();
   void on_ping_timer();
+  void finish_drain();
   [[nodiscard]] TunnelPhase phase() const;
   void fail(const std::string& why);
 
@@ -106,6 +110,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   void on_bad_request(std::string_view reason) override { owner_.on_tunnel_bad_request(*this, reason); }
   void on_goaway() override { owner_.on_tunnel_changed(*this); }
   void on_pong() override { unanswered_pings_ = 0; }
+  void on_drained() override { finish_drain(); }
   void on_stream_closed() override { owner_.on_tunnel_changed(*this); }
   void on_want_send() override { schedule_flush(); }
   // FrameSink
@@ -120,6 +125,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   State state_ = State::kConnecting;
   bool writable_ = false;
   bool draining_ = false;
+  bool goaway_sent_ = false;
   bool flush_scheduled_ = false;
   bool peer_finished_ = false;  ///< close_notify arrived
   bool fin_seen_ = false;       ///< the socket's own end was reported: read on until it shows

@@ -13,6 +13,12 @@
 #include "tunnel/base/log.h"
 
 namespace weft::loop {
+namespace {
+
+/// So many cancelled timers are no matter.
+constexpr std::size_t kCancelledKept = 1024;
+
+}  // namespace
 
 struct Watcher::Entry {
   int fd;
@@ -51,12 +57,14 @@ void Watcher::reset() {
 void Timer::arm(milliseconds after, std::function<void()> handler) {
   cancel();
   entry_ = new Entry{loop_->now() + after, loop_->timer_sequence_++, std::move(handler), this};
-  loop_->timers_.push(entry_);
+  loop_->timers_.push_back(entry_);
+  std::ranges::push_heap(loop_->timers_, EventLoop::TimerLater());
 }
 
 void Timer::cancel() {
-  // The heap cannot remove from its middle: the entry stays until its time and is dropped then.
+  // The heap cannot remove from its middle: the entry stays until its time, or until there are too many of its kind.
   if (entry_ != nullptr) {
+    ++loop_->cancelled_timers_;
     entry_->owner = nullptr;
     entry_->handler = nullptr;
     entry_ = nullptr;
@@ -82,10 +90,9 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create(const Clock& clock) {
 
 EventLoop::~EventLoop() {
   end_turn();
-  while (!timers_.empty()) {
-    if (timers_.top()->owner != nullptr) timers_.top()->owner->entry_ = nullptr;
-    delete timers_.top();
-    timers_.pop();
+  for (Timer::Entry* entry : timers_) {
+    if (entry->owner != nullptr) entry->owner->entry_ = nullptr;
+    delete entry;
   }
 }
 
@@ -128,13 +135,10 @@ void EventLoop::run() {
 }
 
 int EventLoop::wait_ms(milliseconds max_wait) {
-  while (!timers_.empty() && timers_.top()->owner == nullptr) {
-    delete timers_.top();
-    timers_.pop();
-  }
+  while (!timers_.empty() && timers_.front()->owner == nullptr) take_timer();
   if (timers_.empty()) return static_cast<int>(max_wait.count());
   // Rounded up, so that a timer is due when the wait ends.
-  const auto until = std::chrono::ceil<milliseconds>(timers_.top()->due - now());
+  const auto until = std::chrono::ceil<milliseconds>(timers_.front()->due - now());
   const auto wait = std::clamp<std::int64_t>(until.count(), 0, 60'000);
   return static_cast<int>(max_wait.count() < 0 ? wait : std::min<std::int64_t>(wait, max_wait.count()));
 }
@@ -173,14 +177,34 @@ void EventLoop::run_timers() {
   const SteadyTime time = now();
   // What a handler arms for "at once" waits for the next turn, or a turn might never end.
   const std::uint64_t armed_before = timer_sequence_;
-  while (!timers_.empty() &&
-         (timers_.top()->owner == nullptr || (timers_.top()->due <= time && timers_.top()->sequence < armed_before))) {
-    const std::unique_ptr<Timer::Entry> entry(timers_.top());
-    timers_.pop();
+  while (!timers_.empty() && (timers_.front()->owner == nullptr ||
+                              (timers_.front()->due <= time && timers_.front()->sequence < armed_before))) {
+    const auto entry = take_timer();
     if (entry->owner == nullptr) continue;
     entry->owner->entry_ = nullptr;
     entry->handler();
   }
+}
+
+std::unique_ptr<Timer::Entry> EventLoop::take_timer() {
+  std::ranges::pop_heap(timers_, TimerLater());
+  std::unique_ptr<Timer::Entry> entry(timers_.back());
+  timers_.pop_back();
+  if (entry->owner == nullptr) --cancelled_timers_;
+  return entry;
+}
+
+/// Long timers that are armed and cancelled for each connection would pile up until they are due. Once most entries are
+/// of that kind they go, which costs each of them no more than its own share.
+void EventLoop::drop_cancelled_timers() {
+  if (cancelled_timers_ < kCancelledKept || cancelled_timers_ * 2 < timers_.size()) return;
+  std::erase_if(timers_, [](Timer::Entry* entry) {
+    if (entry->owner != nullptr) return false;
+    delete entry;
+    return true;
+  });
+  std::ranges::make_heap(timers_, TimerLater());
+  cancelled_timers_ = 0;
 }
 
 void EventLoop::end_turn() {
@@ -190,6 +214,7 @@ void EventLoop::end_turn() {
     std::exchange(graveyard_, {}).clear();
   }
   dead_watchers_.clear();
+  drop_cancelled_timers();
 }
 
 }  // namespace weft::loop

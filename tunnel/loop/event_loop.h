@@ -6,7 +6,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <queue>
 #include <vector>
 
 #include "tunnel/base/clock.h"
@@ -94,6 +93,8 @@ class EventLoop {
   void stop();
 
   [[nodiscard]] SteadyTime now() const { return clock_.now(); }
+  /// Timers that are kept, cancelled ones included.
+  [[nodiscard]] std::size_t timers_kept() const { return timers_.size(); }
 
  private:
   friend class Watcher;
@@ -102,6 +103,8 @@ class EventLoop {
   void remove(Watcher::Entry* entry);
   [[nodiscard]] int wait_ms(milliseconds max_wait);
   void run_timers();
+  std::unique_ptr<Timer::Entry> take_timer();
+  void drop_cancelled_timers();
   void run_posted();
   void end_turn();
 
@@ -115,7 +118,8 @@ class EventLoop {
   std::atomic<bool> stopping_{false};
   std::mutex posted_mutex_;
   std::vector<std::function<void()>> posted_;
-  std::priority_queue<Timer::Entry*, std::vector<Timer::Entry*>, TimerLater> timers_;
+  std::vector<Timer::Entry*> timers_;  ///< a heap, the next one first
+  std::size_t cancelled_timers_ = 0;   ///< entries that nobody waits for any more
   std::uint64_t timer_sequence_ = 0;
   std::vector<std::function<void()>> turn_end_;
   std::vector<std::function<void()>> next_turn_;

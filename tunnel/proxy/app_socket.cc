@@ -121,6 +121,11 @@ void AppSocket::finish_writes() {
   (void)sys::shutdown_write(fd_.get());
 }
 
+Fd AppSocket::release() {
+  watcher_.reset();
+  return std::move(fd_);
+}
+
 void AppSocket::close(bool with_reset) {
   if (!is_open()) return;
   watcher_.reset();

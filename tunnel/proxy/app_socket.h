@@ -56,6 +56,8 @@ class AppSocket {
   /// Everything kept has gone and FIN is out.
   [[nodiscard]] bool writes_finished() const { return finished_; }
 
+  /// Gives the socket away as it is, with what it holds unread. Only where nothing was read or written yet.
+  [[nodiscard]] Fd release();
   /// Closes; `with_reset` sends RST instead of FIN.
   void close(bool with_reset);
 

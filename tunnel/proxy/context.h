@@ -6,6 +6,7 @@
 
 #include "tunnel/hbone/pool.h"
 #include "tunnel/proxy/connections.h"
+#include "tunnel/proxy/source_ports.h"
 #include "tunnel/proxy/worker.h"
 
 namespace weft::proxy {
@@ -51,6 +52,7 @@ struct WorkerContext {
   hbone::Pool pool;
   Connections connections;
   NetnsSwitch netns;
+  PodPorts ports;
   std::shared_ptr<const state::State> state;  ///< null until the first snapshot
   std::mt19937_64 random{std::random_device{}()};
 };
@@ -61,9 +63,9 @@ Result<void> set_stream_options(int fd);
 /// A connecting socket in the pod's netns, marked as the agent's own, from the pod's own address.
 Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const Endpoint& destination);
 
-/// A connecting socket to the pod's application that carries the client's address, from a port below the ephemeral
-/// range, so that it cannot meet the outer connection's tuple. A port
-/// whose tuple is taken is tried again with another.
+/// A connecting socket to the pod's application that carries the client's address, from one of the pod's source ports,
+/// so that it cannot meet the outer connection's tuple. Connections share a port where their tuples differ. Errors:
+/// kUnavailable when none of the ports is free for this client and application.
 Result<Fd> dial_application(WorkerContext& worker, const PodContext& pod, const IpAddress& client,
                             const Endpoint& application);
 

@@ -12,10 +12,8 @@
 namespace weft::proxy {
 namespace {
 
-/// Ports for connections to applications: above the well-known ones, below the kernel's ephemeral range.
-constexpr std::uint16_t kFirstLowPort = 1024;
-constexpr std::uint16_t kLastLowPort = 32767;
-constexpr int kPortTries = 16;
+/// So many ports in a row that were taken mean that TIME_WAIT holds them.
+constexpr int kTakenBeforeReuse = 8;
 // TCP keepalive as ztunnel sets it: a dead peer is found after 180 s of silence.
 constexpr int kKeepaliveSeconds = 180;
 constexpr int kKeepaliveProbes = 9;
@@ -72,36 +70,52 @@ Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const End
   return fd;
 }
 
+namespace {
+
+/// From the client's own address and this port; unset where that tuple is taken.
+Result<Fd> dial_from(WorkerContext& worker, const PodContext& pod, const Endpoint& source,
+                     const Endpoint& application) {
+  auto fd = socket_in(worker, pod, application.address);
+  if (!fd) return fd;
+  const auto transparent = source.address.is_v4() ? sys::set_option(fd->get(), IPPROTO_IP, IP_TRANSPARENT, 1)
+                                                  : sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+  if (!transparent) return Failure(transparent.error());
+  // Many connections may share a port as long as their tuples differ; connect() finds out.
+  if (auto shared = sys::set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1); !shared) return Failure(shared.error());
+  if (auto bound = sys::bind(fd->get(), source.to_sockaddr()); !bound) {
+    if (bound.error().errno_value == EADDRINUSE) return Fd();
+    return Failure(bound.error());
+  }
+  auto connecting = sys::connect(fd->get(), application.to_sockaddr());
+  if (connecting) return fd;
+  if (connecting.error().errno_value == EADDRNOTAVAIL) return Fd();
+  return Failure(connecting.error());
+}
+
+}  // namespace
+
 Result<Fd> dial_application(WorkerContext& worker, const PodContext& pod, const IpAddress& client,
                             const Endpoint& application) {
   // A client of the other family (a dual-stack sidecar, say) has no address that the application could see.
-  const bool keep_source = client.is_v4() == application.address.is_v4();
-  const bool v4 = application.address.is_v4();
-  Error last;
-  for (int i = 0; i < kPortTries; ++i) {
-    auto fd = socket_in(worker, pod, application.address);
-    if (!fd) return fd;
-    if (keep_source) {
-      const auto transparent = v4 ? sys::set_option(fd->get(), IPPROTO_IP, IP_TRANSPARENT, 1)
-                                  : sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
-      if (!transparent) return Failure(transparent.error());
-      // Many connections may share a port as long as their tuples differ; connect() finds out.
-      if (auto shared = sys::set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1); !shared)
-        return Failure(shared.error());
-      const auto port =
-          static_cast<std::uint16_t>(kFirstLowPort + worker.random() % (kLastLowPort - kFirstLowPort + 1U));
-      if (auto bound = sys::bind(fd->get(), Endpoint{client, port}.to_sockaddr()); !bound) {
-        if (bound.error().errno_value != EADDRINUSE) return Failure(bound.error());
-        last = bound.error();
-        continue;
-      }
+  if (client.is_v4() != application.address.is_v4()) return dial_from_pod(worker, pod, application);
+  if (auto entered = worker.netns.enter(pod.netns); !entered) return Failure(entered.error());
+  auto& own = worker.ports.of(pod.slot, worker.random());
+  int taken = 0;
+  for (PortSearch search(own.ports, own.cursor);;) {
+    std::uint16_t port = 0;
+    if (!search.next(worker.random(), port)) break;
+    auto fd = dial_from(worker, pod, {client, port}, application);
+    if (!fd || fd->valid()) return fd;
+    if (++taken == kTakenBeforeReuse && !own.reuses_time_wait) {
+      own.reuses_time_wait = true;
+      log::info("connections to an application wait for TIME_WAIT, tcp_tw_reuse is set pod={}/{} set={}",
+                pod.namespace_name, pod.name, reuse_time_wait());
     }
-    auto connecting = sys::connect(fd->get(), application.to_sockaddr());
-    if (connecting) return fd;
-    if (connecting.error().errno_value != EADDRNOTAVAIL) return Failure(connecting.error());
-    last = connecting.error();
   }
-  return Failure(last);
+  return fail(ErrorCode::kUnavailable, "connect " + application.to_string() + " in the name of " + client.to_string() +
+                                           ": no source port is free of the " + std::to_string(own.ports.count()) +
+                                           " (1024 to 32767 without net.ipv4.ip_local_reserved_ports; has the client "
+                                           "that many connections to this port?)");
 }
 
 }  // namespace weft::proxy

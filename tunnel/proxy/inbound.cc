@@ -116,100 +116,16 @@ void Inbound::cut(ResponseFlag flag, const std::string& why) {
   refuse(flag == ResponseFlag::kDeny ? 401 : 503, flag, why);
 }
 
+void Inbound::on_stream_lost(std::uint32_t error_code) {
+  tunnel_ = nullptr;
+  end(ResponseFlag::kNone, stream_error(error_code));
+}
+
 void Inbound::on_pump_finished() { end(ResponseFlag::kNone, ""); }
 
 void Inbound::on_pump_broken(const std::string& why) {
   tunnel_ = nullptr;
   end(ResponseFlag::kNone, why);
-}
-
-/// An accepted connection whose pod has no certificate yet.
-struct InboundTunnels::Waiting {
-  Waiting(loop::EventLoop& loop, std::shared_ptr<const PodContext> p, Fd f, const Endpoint& e)
-      : pod(std::move(p)), fd(std::move(f)), peer(e), timer(loop) {}
-  std::shared_ptr<const PodContext> pod;
-  Fd fd;
-  Endpoint peer;
-  loop::Timer timer;
-};
-
-InboundTunnels::InboundTunnels(WorkerContext& worker) : worker_(worker) {}
-InboundTunnels::~InboundTunnels() = default;
-
-void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer) {
-  const auto own = worker_.state ? worker_.state->workload_by_uid(pod->workload_uid) : nullptr;
-  auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
-  if (identity != nullptr) return serve(std::move(pod), std::move(fd), peer, std::move(identity));
-  if (own != nullptr) worker_.node.want_certificate(own->identity());
-  const std::uint64_t id = next_waiting_++;
-  auto waiting = std::make_unique<Waiting>(worker_.loop, std::move(pod), std::move(fd), peer);
-  waiting->timer.arm(worker_.config.own_workload_timeout, [this, id] {
-    const auto node = waiting_.extract(id);
-    record_refused(worker_, *node.mapped()->pod, node.mapped()->peer, ResponseFlag::kIdentityError,
-                   "no certificate for the pod's identity yet (is the CA reachable?)");
-  });
-  waiting_.emplace(id, std::move(waiting));
-}
-
-void InboundTunnels::go_on() {
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    Waiting& waiting = *it->second;
-    const auto own = worker_.state ? worker_.state->workload_by_uid(waiting.pod->workload_uid) : nullptr;
-    auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
-    if (identity == nullptr) {
-      if (own != nullptr) worker_.node.want_certificate(own->identity());
-      ++it;
-      continue;
-    }
-    serve(waiting.pod, std::move(waiting.fd), waiting.peer, std::move(identity));
-    it = waiting_.erase(it);
-  }
-}
-
-void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
-                           std::shared_ptr<const hbone::TlsIdentity> identity) {
-  const std::string trust_domain = identity->bundle().identity.trust_domain;
-  auto tunnel = hbone::Tunnel::create(
-      worker_.tunnel_context(), *this, hbone::Tunnel::Side::kServer, std::move(fd), std::move(identity),
-      [&](SSL* ssl) { hbone::expect_client(ssl, trust_domain); }, worker_.config.connect_timeout);
-  if (!tunnel) return record_refused(worker_, *pod, peer, ResponseFlag::kTlsFailure, tunnel.error().message());
-  const hbone::Tunnel* key = tunnel->get();
-  tunnels_.emplace(key, Served{std::move(pod), std::move(*tunnel)});
-}
-
-void InboundTunnels::on_tunnel_request(hbone::Tunnel& tunnel, std::int32_t stream_id, const hbone::H2Headers& headers) {
-  const auto it = tunnels_.find(&tunnel);
-  if (it == tunnels_.end()) return;
-  auto& added = worker_.connections.add(std::make_unique<Inbound>(worker_, it->second.pod, tunnel, stream_id, headers));
-  static_cast<Inbound&>(added).start();
-}
-
-void InboundTunnels::on_tunnel_bad_request(hbone::Tunnel& tunnel, std::string_view reason) {
-  const auto it = tunnels_.find(&tunnel);
-  if (it == tunnels_.end()) return;
-  record_refused(worker_, *it->second.pod, tunnel.peer(), ResponseFlag::kConnect, std::string(reason));
-}
-
-void InboundTunnels::on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase phase, const std::string& why) {
-  auto node = tunnels_.extract(&tunnel);
-  if (node.empty()) return;
-  if (phase == hbone::TunnelPhase::kTls) {
-    record_refused(worker_, *node.mapped().pod, tunnel.peer(), ResponseFlag::kTlsFailure, why);
-  }
-  worker_.loop.defer_delete(std::move(node.mapped().tunnel));
-}
-
-void InboundTunnels::close_pod(std::uint32_t slot, const std::string& why) {
-  std::erase_if(waiting_, [&](const auto& entry) { return entry.second->pod->slot == slot; });
-  std::vector<hbone::Tunnel*> cut;
-  for (auto& [key, served] : tunnels_) {
-    if (served.pod->slot == slot) cut.push_back(served.tunnel.get());
-  }
-  for (hbone::Tunnel* tunnel : cut) tunnel->close(why);
-}
-
-void InboundTunnels::drain() {
-  for (auto& [key, served] : tunnels_) served.tunnel->drain();
 }
 
 }  // namespace weft::proxy

@@ -37,6 +37,7 @@ class Inbound final : public Connection, private StreamPump::Events {
 
   void on_response(const hbone::H2Headers& /*headers*/) override {}
   void on_app_connected(const Error* error) override;
+  void on_stream_lost(std::uint32_t error_code) override;
   void on_pump_finished() override;
   void on_pump_broken(const std::string& why) override;
 
@@ -69,19 +70,33 @@ class InboundTunnels final : private hbone::TunnelOwner {
   struct Served {
     std::shared_ptr<const PodContext> pod;
     std::unique_ptr<hbone::Tunnel> tunnel;
+    IpAddress source;
+    bool opened = false;
+    std::unique_ptr<loop::Timer> idle;  ///< ends a tunnel that nobody uses
+  };
+  /// Of one pod: what its peers have under way.
+  struct Load {
+    std::size_t handshakes = 0;
+    std::map<IpAddress, std::size_t> handshakes_by_source, tunnels_by_source;
   };
 
   void serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
              std::shared_ptr<const hbone::TlsIdentity> identity);
+  /// True where another tunnel of this source may begin.
+  bool within_limits(const PodContext& pod, const Endpoint& peer);
+  void handshake_over(const Served& served);
+  void update_idle(Served& served);
 
-  void on_tunnel_open(hbone::Tunnel& /*tunnel*/) override {}
+  void on_tunnel_open(hbone::Tunnel& tunnel) override;
   void on_tunnel_request(hbone::Tunnel& tunnel, std::int32_t stream_id, const hbone::H2Headers& headers) override;
   void on_tunnel_bad_request(hbone::Tunnel& tunnel, std::string_view reason) override;
-  void on_tunnel_changed(hbone::Tunnel& /*tunnel*/) override {}
+  void on_tunnel_changed(hbone::Tunnel& tunnel) override;
   void on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase phase, const std::string& why) override;
 
   WorkerContext& worker_;
   std::map<const hbone::Tunnel*, Served> tunnels_;
+  std::map<std::uint32_t, Load> loads_;  ///< by slot
+  SteadyTime limit_logged_;
   std::map<std::uint64_t, std::unique_ptr<Waiting>> waiting_;  ///< accepted, but without a certificate yet
   std::uint64_t next_waiting_ = 0;
 };

@@ -10,6 +10,13 @@ namespace weft::proxy {
 
 using telemetry::ResponseFlag;
 
+namespace {
+
+/// A server that goes away refuses what came too late for it. More than that often in a row is something else.
+constexpr int kUnlookedAtMax = 3;
+
+}  // namespace
+
 Outbound::Outbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted, const Endpoint& source,
                    const Endpoint& original)
     : Connection(worker, std::move(pod)), accepted_(std::move(accepted)), original_(original), timer_(worker.loop) {
@@ -55,11 +62,15 @@ void Outbound::advance() {
 
 bool Outbound::choose_destination(const state::WorkloadPtr& own) {
   result_.source.workload = own;
-  destination_ = worker_.state->route(*own, original_, worker_.random());
+  result_.source.identity.reset();
+  result_.destination = {original_, nullptr, {}};
+  result_.hbone = {};
+  result_.mutual_tls = false;
+  destination_ = worker_.state->route(*own, original_, worker_.random(), avoid_.get());
   result_.destination.workload = destination_.workload;
   result_.service = destination_.service;
   if (destination_.kind == state::Destination::Kind::kRefused) {
-    end(ResponseFlag::kConnect, destination_.reason);
+    attempt_failed(ResponseFlag::kConnect, destination_.reason, Again::kNo);
     return false;
   }
   if (destination_.kind == state::Destination::Kind::kHbone) {
@@ -95,11 +106,12 @@ void Outbound::on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) {
   const std::string text = "connect " + destination_.hbone.to_string() + ": " + why;
   switch (phase) {
     case hbone::TunnelPhase::kConnect:
-      return end(why.starts_with("timed out") ? ResponseFlag::kNetworkPolicy : ResponseFlag::kConnect, text);
+      return attempt_failed(why.starts_with("timed out") ? ResponseFlag::kNetworkPolicy : ResponseFlag::kConnect, text,
+                            Again::kElsewhere);
     case hbone::TunnelPhase::kTls:
-      return end(ResponseFlag::kTlsFailure, text);
+      return attempt_failed(ResponseFlag::kTlsFailure, text, Again::kElsewhere);
     case hbone::TunnelPhase::kOpen:
-      return end(ResponseFlag::kH2HandshakeFailure, text);
+      return attempt_failed(ResponseFlag::kH2HandshakeFailure, text, Again::kElsewhere);
   }
 }
 
@@ -112,20 +124,20 @@ void Outbound::on_tunnel(hbone::Tunnel& tunnel) {
   headers.baggage = hbone::baggage(*result_.source.workload);
   headers.forwarded =
       hbone::forwarded(result_.source.endpoint, destination_.service ? destination_.service->hostname : "");
-  headers.traceparent = hbone::traceparent("", worker_.random(), worker_.random());
+  headers.traceparent = hbone::traceparent(result_.traceparent, worker_.random(), worker_.random());
   result_.traceparent = headers.traceparent;
   result_.mutual_tls = true;
   result_.destination.identity = tunnel.peer_identity();
-  opened();
   stream_ = std::make_unique<StreamPump>(static_cast<StreamPump::Events&>(*this));
   if (auto open = stream_->app().open(worker_.loop, std::move(accepted_), false, *stream_); !open) {
     return end(ResponseFlag::kConnect, open.error().message());
   }
   auto stream = tunnel.session().connect(headers, *stream_);
-  if (!stream) return end(ResponseFlag::kH2HandshakeFailure, stream.error().message());
+  if (!stream) return attempt_failed(ResponseFlag::kH2HandshakeFailure, stream.error().message(), Again::kAnywhere);
   stream_->set_stream(tunnel, *stream);
   timer_.arm(worker_.config.connect_timeout, [this] {
-    end(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": no answer in time");
+    attempt_failed(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": no answer in time",
+                   Again::kElsewhere);
   });
 }
 
@@ -133,12 +145,18 @@ void Outbound::on_response(const hbone::H2Headers& headers) {
   timer_.cancel();
   if (headers.status == "200") {
     state_ = State::kCopy;
+    opened();
     stream_->start();
     return;
   }
   const std::string text = "CONNECT " + destination_.target.to_string() + ": status " + headers.status;
   if (headers.status == "401") return end(ResponseFlag::kDeny, text + " (denied by the destination's policy)");
-  end(ResponseFlag::kConnect, text);
+  attempt_failed(ResponseFlag::kConnect, text, headers.status == "503" ? Again::kElsewhere : Again::kNo);
+}
+
+void Outbound::on_stream_lost(std::uint32_t error_code) {
+  attempt_failed(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": " + stream_error(error_code),
+                 error_code == NGHTTP2_REFUSED_STREAM ? Again::kUnlookedAt : Again::kAnywhere);
 }
 
 void Outbound::dial_direct() {
@@ -147,20 +165,66 @@ void Outbound::dial_direct() {
   const bool unknown = destination_.kind == state::Destination::Kind::kUnknown;
   const Endpoint to = unknown ? original_ : destination_.target;
   auto fd = dial_from_pod(worker_, *pod_, to);
-  opened();
-  if (!fd) return end(ResponseFlag::kConnect, fd.error().message());
+  if (!fd) return attempt_failed(ResponseFlag::kConnect, fd.error().message(), Again::kElsewhere);
   direct_ = std::make_unique<SocketPump>(static_cast<PumpOwner&>(*this), worker_.scratch, worker_.loop);
   direct_->on_right_connected([this, to](const Error* error) {
     timer_.cancel();
-    if (error != nullptr) return end(ResponseFlag::kConnect, "connect " + to.to_string() + ": " + error->message());
+    if (error != nullptr) {
+      return attempt_failed(ResponseFlag::kConnect, "connect " + to.to_string() + ": " + error->message(),
+                            Again::kElsewhere);
+    }
     state_ = State::kCopy;
+    opened();
     direct_->start();
   });
   auto left = direct_->left().open(worker_.loop, std::move(accepted_), false, direct_->left_events());
   auto right = direct_->right().open(worker_.loop, std::move(*fd), true, direct_->right_events());
   if (!left || !right) return end(ResponseFlag::kConnect, (left ? right : left).error().message());
-  timer_.arm(worker_.config.connect_timeout,
-             [this, to] { end(ResponseFlag::kConnect, "connect " + to.to_string() + ": timed out"); });
+  timer_.arm(worker_.config.connect_timeout, [this, to] {
+    attempt_failed(ResponseFlag::kConnect, "connect " + to.to_string() + ": timed out", Again::kElsewhere);
+  });
+}
+
+/// Nothing of the application's bytes has been read yet, so nothing is lost by another attempt.
+void Outbound::attempt_failed(ResponseFlag flag, const std::string& why, Again again) {
+  if (finished()) return;
+  const std::string text = first_failure_.empty() ? why : first_failure_ + "; then " + why;
+  if (!may_try_again(again)) return end(flag, text);
+  first_failure_ = text;
+  take_back_application();
+  state_ = State::kAgain;
+  // Not from here: this may come from inside the session or the pump that failed.
+  timer_.arm(milliseconds(0), [this] {
+    state_ = State::kWorkload;
+    start();
+  });
+}
+
+/// Counts the attempt that is to come, and says whom it avoids.
+bool Outbound::may_try_again(Again again) {
+  if (again == Again::kNo) return false;
+  if (again == Again::kUnlookedAt) return ++unlooked_at_ <= kUnlookedAtMax;
+  const state::WorkloadPtr own = own_workload();
+  if (tried_again_ || own == nullptr || destination_.workload == nullptr) return false;
+  tried_again_ = true;
+  const auto other = worker_.state->route(*own, original_, worker_.random(), destination_.workload.get());
+  const bool has_other = destination_.service != nullptr && other.workload != nullptr &&
+                         other.workload != destination_.workload && other.kind != state::Destination::Kind::kRefused;
+  if (has_other) avoid_ = destination_.workload;
+  return has_other || again == Again::kAnywhere;
+}
+
+void Outbound::take_back_application() {
+  if (stream_) {
+    accepted_ = stream_->app().release();
+    stream_->cut(NGHTTP2_CANCEL);
+    spent_streams_.push_back(std::move(stream_));
+  }
+  if (direct_) {
+    accepted_ = direct_->left().release();
+    direct_->cut();
+    spent_direct_ = std::move(direct_);
+  }
 }
 
 void Outbound::on_pump_finished() { end(ResponseFlag::kNone, ""); }

@@ -13,7 +13,9 @@ namespace weft::proxy {
 
 /// A connection that an application of the pod opened and that capture brought here. Its phases in order:
 /// own workload known -> destination chosen -> (mesh) certificate -> tunnel -> CONNECT answered -> copy,
-/// or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address.
+/// or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address. An attempt that
+/// fails before a byte of the application has gone anywhere is made once more, at another endpoint where the service
+/// has one; what the peer says it has not even looked at is asked again.
 class Outbound final : public Connection, private StreamPump::Events, private hbone::TunnelRequest {
  public:
   /// `original` is where the application wanted to go, `source` its own end.
@@ -35,6 +37,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
     kTunnel,       ///< waits for a tunnel
     kAnswer,       ///< CONNECT is sent
     kDial,         ///< the direct connection is under way
+    kAgain,        ///< another attempt follows at once
     kCopy,
   };
 
@@ -44,6 +47,16 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   bool choose_destination(const state::WorkloadPtr& own);
   void request_tunnel(const state::Workload& own);
   void dial_direct();
+  /// What may be done about an attempt that failed.
+  enum class Again : std::uint8_t {
+    kNo,
+    kElsewhere,   ///< another endpoint of the service
+    kAnywhere,    ///< that, or the same once more by another tunnel
+    kUnlookedAt,  ///< the same, by another tunnel: the peer has not looked at the request
+  };
+  void attempt_failed(telemetry::ResponseFlag flag, const std::string& why, Again again);
+  bool may_try_again(Again again);
+  void take_back_application();
   void end(telemetry::ResponseFlag flag, const std::string& why);
 
   // hbone::TunnelRequest
@@ -52,6 +65,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   // StreamPump::Events and PumpOwner
   void on_response(const hbone::H2Headers& headers) override;
   void on_app_connected(const Error* /*error*/) override {}
+  void on_stream_lost(std::uint32_t error_code) override;
   void on_pump_finished() override;
   void on_pump_broken(const std::string& why) override;
 
@@ -62,6 +76,13 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   bool in_pool_ = false;
   std::unique_ptr<StreamPump> stream_;
   std::unique_ptr<SocketPump> direct_;
+  /// The pumps of attempts that failed: they may be on the call stack.
+  std::vector<std::unique_ptr<StreamPump>> spent_streams_;
+  std::unique_ptr<SocketPump> spent_direct_;
+  state::WorkloadPtr avoid_;  ///< the endpoint that failed
+  bool tried_again_ = false;
+  int unlooked_at_ = 0;        ///< attempts that the peer did not look at
+  std::string first_failure_;  ///< of the attempt before this one
   loop::Timer timer_;
 };
 

@@ -10,6 +10,11 @@ constexpr int kCopiesPerTurn = 4;
 
 }  // namespace
 
+std::string stream_error(std::uint32_t error_code) {
+  return "the peer reset the stream, HTTP/2 error " + std::to_string(error_code) + " (" +
+         nghttp2_http2_strerror(error_code) + ")";
+}
+
 StreamPump::~StreamPump() {
   if (tunnel_ != nullptr) tunnel_->session().reset(stream_id_, NGHTTP2_CANCEL);
 }
@@ -59,9 +64,13 @@ void StreamPump::on_end() {
 void StreamPump::on_closed(std::uint32_t error_code) {
   tunnel_ = nullptr;
   if (over_) return;
-  if (error_code != NGHTTP2_NO_ERROR || !stream_ended_ || !started_) {
-    break_off("the peer reset the stream, HTTP/2 error " + std::to_string(error_code) + " (" +
-              nghttp2_http2_strerror(error_code) + ")");
+  if (!started_) {
+    over_ = true;
+    owner_.on_stream_lost(error_code);
+    return;
+  }
+  if (error_code != NGHTTP2_NO_ERROR || !stream_ended_) {
+    break_off(stream_error(error_code));
     return;
   }
   check_finished();

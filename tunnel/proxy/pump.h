@@ -23,6 +23,9 @@ class PumpOwner {
   virtual void on_pump_broken(const std::string& why) = 0;
 };
 
+/// The end of a stream in words.
+[[nodiscard]] std::string stream_error(std::uint32_t error_code);
+
 /// Copies between an application's socket and a CONNECT stream, both ways, with half-close and backpressure: a byte of
 /// the stream returns its window when the application's socket took it; the socket is read only as far as the peer's
 /// window allows, straight into the frame that carries it. Holds no buffer unless the application reads slowly. One
@@ -34,6 +37,9 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
    public:
     virtual void on_response(const hbone::H2Headers& headers) = 0;  ///< client side
     virtual void on_app_connected(const Error* error) = 0;
+    /// The stream ended before start(): nothing was copied, and the application's socket is as it was. `error_code` is
+    /// HTTP/2's. Instead of PumpOwner's calls.
+    virtual void on_stream_lost(std::uint32_t error_code) = 0;
   };
   explicit StreamPump(Events& owner) : owner_(owner) {}
   ~StreamPump() override;

@@ -197,6 +197,7 @@ void Worker::Impl::remove_pod(std::uint32_t slot) {
   });
   context_.pool.close_pod(slot, why);
   inbound_.close_pod(slot, why);
+  context_.ports.forget(slot);
   context_.netns.leave(node.mapped()->context->netns);
 }
 

@@ -14,7 +14,7 @@ struct Candidate {
 
 /// How many endpoints were left out, and for what: for the reason given when none is left.
 struct LeftOut {
-  int other_network = 0, no_address = 0, no_port = 0, unhealthy = 0, no_capacity = 0, wrong_locality = 0;
+  int avoided = 0, other_network = 0, no_address = 0, no_port = 0, unhealthy = 0, no_capacity = 0, wrong_locality = 0;
   const Workload* in_other_network = nullptr;
 };
 
@@ -56,11 +56,15 @@ std::size_t rank(const std::vector<LoadBalancerScope>& preferences, const Worklo
 }
 
 std::vector<Candidate> usable(const State& state, const Workload& source, const Service& service,
-                              const Endpoint& original, LeftOut& left_out) {
+                              const Endpoint& original, const Workload* avoid, LeftOut& left_out) {
   const bool any_health = service.load_balancer && service.load_balancer->health_policy == HealthPolicy::kAllowAll;
   std::vector<Candidate> out;
   for (const auto& endpoint : state.endpoints(service.key())) {
     const Workload& workload = *endpoint.workload;
+    if (avoid != nullptr && workload.uid == avoid->uid) {
+      ++left_out.avoided;
+      continue;
+    }
     if (workload.network != source.network) {
       ++left_out.other_network;
       left_out.in_other_network = &workload;
@@ -107,6 +111,7 @@ std::string why_none(const Service& service, const LeftOut& left_out) {
     text += separator + std::to_string(count) + " " + why;
     separator = ", ";
   };
+  add(left_out.avoided, "that has just failed");
   add(left_out.unhealthy, "unhealthy");
   add(left_out.no_capacity, "with capacity 0");
   add(left_out.no_port, "without the port");
@@ -144,9 +149,9 @@ IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies
 }
 
 Choice choose_endpoint(const State& state, const Workload& source, const Service& service, const Endpoint& original,
-                       std::uint64_t random) {
+                       std::uint64_t random, const Workload* avoid) {
   LeftOut left_out;
-  std::vector<Candidate> candidates = usable(state, source, service, original, left_out);
+  std::vector<Candidate> candidates = usable(state, source, service, original, avoid, left_out);
   if (service.load_balancer && service.load_balancer->mode != LoadBalancerMode::kStandard) {
     prefer_near(candidates, source, *service.load_balancer, left_out);
   }

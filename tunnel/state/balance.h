@@ -21,8 +21,9 @@ struct Choice {
 
 /// Chooses among the endpoints of a service that has `original.port`: those in the source's network that have an
 /// address, the port and some capacity, and are healthy or need not be; of these the ones that the service's locality
-/// rules prefer; of these one by weight. Pure: `random` alone decides among equals.
+/// rules prefer; of these one by weight. `avoid` (may be null) is left out: it has just failed. Pure: `random` alone
+/// decides among equals.
 [[nodiscard]] Choice choose_endpoint(const State& state, const Workload& source, const Service& service,
-                                     const Endpoint& original, std::uint64_t random);
+                                     const Endpoint& original, std::uint64_t random, const Workload* avoid = nullptr);
 
 }  // namespace weft::state

@@ -41,7 +41,7 @@ Destination to_workload(Destination destination, const Workload& source) {
 }
 
 Destination to_service(const State& state, Destination destination, const Workload& source, const Endpoint& original,
-                       std::uint64_t random) {
+                       std::uint64_t random, const Workload* avoid) {
   const Service& service = *destination.service;
   if (service.visibility == Visibility::kNamespace && service.namespace_name != source.namespace_name) {
     return refused(
@@ -57,7 +57,7 @@ Destination to_service(const State& state, Destination destination, const Worklo
     return refused(std::move(destination),
                    "service " + service.key() + " has no port " + std::to_string(original.port));
   }
-  Choice choice = choose_endpoint(state, source, service, original, random);
+  Choice choice = choose_endpoint(state, source, service, original, random, avoid);
   if (!choice.workload) return refused(std::move(destination), std::move(choice.reason));
   destination.workload = std::move(choice.workload);
   destination.target = choice.target;
@@ -87,7 +87,8 @@ Destination State::elsewhere(Destination destination, const Workload& source, co
   return destination;
 }
 
-Destination State::route(const Workload& source, const Endpoint& original, std::uint64_t random) const {
+Destination State::route(const Workload& source, const Endpoint& original, std::uint64_t random,
+                         const Workload* avoid) const {
   Destination destination;
   destination.target = original;
   if (original.address.is_loopback() && std::ranges::find(kOwnPorts, original.port) != std::end(kOwnPorts)) {
@@ -104,7 +105,7 @@ Destination State::route(const Workload& source, const Endpoint& original, std::
     if (workload->waypoint) return needs_waypoint(std::move(destination), *workload->waypoint);
     return to_workload(std::move(destination), source);
   }
-  if (destination.service) return to_service(*this, std::move(destination), source, original, random);
+  if (destination.service) return to_service(*this, std::move(destination), source, original, random, avoid);
   return elsewhere(std::move(destination), source, original);
 }
 

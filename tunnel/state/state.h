@@ -85,8 +85,10 @@ class State {
   [[nodiscard]] MeshAddresses mesh_addresses() const;
 
   /// Chooses where a connection from `source` to `original` goes; `random` is any uniformly drawn number and picks
-  /// among equal endpoints (by capacity), so that the caller owns the randomness and tests are repeatable. Pure.
-  [[nodiscard]] Destination route(const Workload& source, const Endpoint& original, std::uint64_t random) const;
+  /// among equal endpoints (by capacity), so that the caller owns the randomness and tests are repeatable. `avoid` is
+  /// not chosen among the endpoints of a service. Pure.
+  [[nodiscard]] Destination route(const Workload& source, const Endpoint& original, std::uint64_t random,
+                                  const Workload* avoid = nullptr) const;
 
  private:
   struct StringHash {

@@ -121,7 +121,8 @@ struct ConnectionMetrics::Impl {
         opened(family("istio_tcp_connections_opened_total", "TCP connections opened")),
         closed(family("istio_tcp_connections_closed_total", "TCP connections closed, by how they ended")),
         received_bytes(family("istio_tcp_received_bytes_total", "Bytes that went from the source to the destination")),
-        sent_bytes(family("istio_tcp_sent_bytes_total", "Bytes that went from the destination to the source")) {}
+        sent_bytes(family("istio_tcp_sent_bytes_total", "Bytes that went from the destination to the source")),
+        violations(family("weft_hbone_violations_total", "What HBONE peers did that no honest one does, by kind")) {}
 
   prometheus::Family<prometheus::Counter>& family(const char* name, const char* help) {
     return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
@@ -149,7 +150,7 @@ struct ConnectionMetrics::Impl {
   }
 
   std::shared_ptr<prometheus::Registry> registry;
-  prometheus::Family<prometheus::Counter>&opened, &closed, &received_bytes, &sent_bytes;
+  prometheus::Family<prometheus::Counter>&opened, &closed, &received_bytes, &sent_bytes, &violations;
   std::mutex mutex;
   std::unordered_map<std::string, std::shared_ptr<Handle>> handles;  ///< under mutex
 };
@@ -168,6 +169,10 @@ std::shared_ptr<ConnectionMetrics::Handle> ConnectionMetrics::opened(const Conne
 void ConnectionMetrics::bytes(Handle& handle, std::uint64_t sent_delta, std::uint64_t received_delta) {
   if (sent_delta != 0) handle.received_bytes->Increment(static_cast<double>(sent_delta));
   if (received_delta != 0) handle.sent_bytes->Increment(static_cast<double>(received_delta));
+}
+
+void ConnectionMetrics::violation(std::string_view kind) {
+  impl_->violations.Add({{"kind", std::string(kind)}}).Increment();
 }
 
 void ConnectionMetrics::closed(const std::shared_ptr<Handle>& handle, const ConnectionResult& result) {

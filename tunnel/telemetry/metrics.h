@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "tunnel/telemetry/connection_result.h"
 
@@ -32,6 +33,8 @@ class ConnectionMetrics {
   /// Counts the end, under the label response_flags of `result`. A connection that never opened (refused) passes null:
   /// it is counted as opened and closed.
   void closed(const std::shared_ptr<Handle>& handle, const ConnectionResult& result);
+  /// Counts something that an HBONE peer did and no honest one does, in weft_hbone_violations_total{kind}.
+  void violation(std::string_view kind);
 
  private:
   struct Impl;

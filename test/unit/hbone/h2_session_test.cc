@@ -48,12 +48,13 @@ class Events : public SessionEvents {
   void on_bad_request(std::string_view reason) override { bad.emplace_back(reason); }
   void on_goaway() override { goaway = true; }
   void on_pong() override { ++pongs; }
+  void on_drained() override { ++drained; }
   void on_stream_closed() override {}
   void on_want_send() override {}
   std::vector<std::pair<std::int32_t, H2Headers>> requests;
   std::vector<std::string> bad;
   bool goaway = false;
-  int pongs = 0;
+  int pongs = 0, drained = 0;
 };
 
 class Wire : public FrameSink {
@@ -260,6 +261,95 @@ TEST_F(H2SessionTest, GoawayStopsNewStreamsAndKeepsOldOnes) {
   EXPECT_EQ(far.received, "still here");
 }
 
+TEST_F(H2SessionTest, AServerThatGoesAwayServesWhatIsUnderWay) {
+  exchange();
+  server->shutdown_notice();
+  connect(near);  // sent before the notice arrives
+  exchange();
+  ASSERT_EQ(server_events.requests.size(), 1U);
+  EXPECT_TRUE(client_events.goaway);
+  EXPECT_EQ(server_events.drained, 1) << "the client has heard it";
+  server->goaway();
+  accept(far);
+  near.to_send = "in time";
+  client->resume(near.id);
+  exchange();
+  EXPECT_EQ(far.received, "in time");
+  EXPECT_FALSE(near.closed);
+}
+
+TEST_F(H2SessionTest, WhatCameTooLateForAGoawayIsRefusedAsNotLookedAt) {
+  exchange();
+  server->goaway();
+  Wire goaway;
+  ASSERT_TRUE(server->send(goaway));
+  connect(near);  // before it has heard
+  pass(*client, *server);
+  ASSERT_TRUE(client->receive(goaway.data));
+  exchange();
+  EXPECT_TRUE(server_events.requests.empty());
+  EXPECT_EQ(near.closed, static_cast<std::uint32_t>(NGHTTP2_REFUSED_STREAM));
+}
+
+TEST_F(H2SessionTest, ManyFramesWithoutContentEndTheSession) {
+  exchange();
+  // As many as a second allows, again and again, are served.
+  for (int second = 0; second < 20; ++second) {
+    for (int i = 0; i < 90; ++i) client->ping();
+    exchange();
+    clock.advance(std::chrono::seconds(1));
+  }
+  EXPECT_EQ(server->violation(), "");
+  Result<void> received;
+  for (int i = 0; i < 2000 && received; ++i) {
+    client->ping();
+    Wire wire;
+    ASSERT_TRUE(client->send(wire));
+    received = server->receive(wire.data);
+    if (!received) break;
+    Wire answers;
+    ASSERT_TRUE(server->send(answers));
+  }
+  ASSERT_FALSE(received);
+  EXPECT_EQ(server->violation(), "frame_flood");
+  EXPECT_THAT(received.error().message(), testing::HasSubstr("frame_flood"));
+  pass(*server, *client);
+  EXPECT_TRUE(client_events.goaway) << "it is told";
+}
+
+TEST_F(H2SessionTest, ManyRequestsThatAreTakenBackEndTheSession) {
+  exchange();
+  Result<void> received;
+  std::vector<std::unique_ptr<Peer>> peers;
+  for (int i = 0; i < 2000 && received; ++i) {
+    peers.push_back(std::make_unique<Peer>());
+    connect(*peers.back());
+    Wire wire;
+    ASSERT_TRUE(client->send(wire));
+    client->reset(peers.back()->id, NGHTTP2_CANCEL);
+    ASSERT_TRUE(client->send(wire));
+    received = server->receive(wire.data);
+    Wire answers;
+    ASSERT_TRUE(server->send(answers));
+  }
+  ASSERT_FALSE(received);
+  EXPECT_EQ(server->violation(), "reset_flood");
+  EXPECT_LT(server_events.requests.size(), 1100U);
+}
+
+TEST_F(H2SessionTest, StreamsThatWereServedMayBeResetAsOftenAsTheyLike) {
+  for (int i = 0; i < 2000; ++i) {
+    connect(near);
+    exchange();
+    accept(far);
+    exchange();
+    client->reset(near.id, NGHTTP2_CANCEL);
+    exchange();
+  }
+  EXPECT_EQ(server->violation(), "");
+  EXPECT_EQ(server_events.requests.size(), 2000U);
+}
+
 TEST_F(H2SessionTest, AnEndingSessionTellsItsStreams) {
   connect(near);
   exchange();
@@ -292,6 +382,7 @@ TEST_F(H2SessionTest, GarbageEndsTheSessionWithAnError) {
   const auto received = server->receive(std::as_bytes(std::span(garbage)));
   ASSERT_FALSE(received);
   EXPECT_THAT(received.error().message(), testing::HasSubstr("HTTP/2 from the peer"));
+  EXPECT_EQ(server->violation(), "http2_error");
 }
 
 TEST_F(H2SessionTest, TheClientKeepsToTheLowerLimitOfStreams) {

@@ -99,6 +99,25 @@ TEST_F(EventLoopTest, ArmingAgainReplaces) {
   EXPECT_THAT(seen_, ElementsAre("second"));
 }
 
+TEST_F(EventLoopTest, CancelledTimersDoNotPileUp) {
+  int fired = 0;
+  Timer early(*loop_), late(*loop_), again(*loop_);
+  late.arm(seconds(20), [&] { fired += 10; });
+  early.arm(seconds(1), [&] { ++fired; });
+  for (int i = 0; i < 10'000; ++i) {
+    again.arm(seconds(900), [&] { fired += 100; });
+    again.cancel();
+    loop_->run_once(milliseconds(0));
+  }
+  EXPECT_LT(loop_->timers_kept(), 1100U);
+  clock_.advance(seconds(2));
+  loop_->run_once(milliseconds(0));
+  EXPECT_EQ(fired, 1);
+  clock_.advance(seconds(20));
+  loop_->run_once(milliseconds(0));
+  EXPECT_EQ(fired, 11);
+}
+
 TEST_F(EventLoopTest, AHandlerMayArmItsOwnTimer) {
   Timer timer(*loop_);
   timer.arm(milliseconds(10), [this, &timer] {

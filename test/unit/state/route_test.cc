@@ -223,6 +223,20 @@ TEST(RouteBalance, UnhealthyIsUsedWhereAllAreAllowed) {
   EXPECT_EQ(route({a}, {any}, kVip).kind, Kind::kHbone);
 }
 
+TEST(RouteBalance, WhatHasJustFailedIsLeftOut) {
+  const auto state = build({client(), backend("a", "10.0.0.1"), backend("b", "10.0.0.2")}, {web()});
+  const auto self = state->workload_by_pod("ns", "client");
+  const auto a = state->workload_by_pod("ns", "a");
+  for (std::uint64_t random = 0; random < 8; ++random) {
+    EXPECT_EQ(name_of(state->route(*self, at(kVip), random, a.get()).workload), "b");
+  }
+  const auto one = build({client(), backend("a", "10.0.0.1")}, {web()});
+  const auto to = one->route(*self, at(kVip), 0, a.get());
+  EXPECT_EQ(to.kind, Kind::kRefused);
+  EXPECT_THAT(to.reason, HasSubstr("1 that has just failed"));
+  EXPECT_EQ(name_of(one->route(*self, at("10.0.0.1:80"), 0, a.get()).workload), "a") << "it was dialled itself";
+}
+
 TEST(RouteBalance, NoEndpointIsRefused) {
   const auto to = route({pod("a", {"10.0.0.1"})}, {web()}, kVip);
   EXPECT_EQ(to.kind, Kind::kRefused);

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "tunnel/base/log.h"
+#include "tunnel/proxy/context.h"
+#include "tunnel/proxy/inbound.h"
+#include "tunnel/proxy/inbound_policy.h"
+
+namespace weft::proxy {
+
+using telemetry::ResponseFlag;
+
+namespace {
+
+/// Handshakes under way in one worker: of one source, and to one pod.
+constexpr std::size_t kHandshakesPerSource = 128;
+constexpr std::size_t kHandshakesPerPod = 512;
+/// Tunnels of one source to one pod in one worker: 200 streams each.
+constexpr std::size_t kTunnelsPerSource = 512;
+/// An unused tunnel lives so many times as long as an honest client keeps one.
+constexpr int kIdleFactor = 3;
+constexpr milliseconds kLogInterval{1'000};
+
+void release(std::map<IpAddress, std::size_t>& counts, const IpAddress& source) {
+  const auto found = counts.find(source);
+  if (found != counts.end() && --found->second == 0) counts.erase(found);
+}
+
+}  // namespace
+
+/// An accepted connection whose pod has no certificate yet.
+struct InboundTunnels::Waiting {
+  Waiting(loop::EventLoop& loop, std::shared_ptr<const PodContext> p, Fd f, const Endpoint& e)
+      : pod(std::move(p)), fd(std::move(f)), peer(e), timer(loop) {}
+  std::shared_ptr<const PodContext> pod;
+  Fd fd;
+  Endpoint peer;
+  loop::Timer timer;
+};
+
+InboundTunnels::InboundTunnels(WorkerContext& worker) : worker_(worker) {}
+InboundTunnels::~InboundTunnels() = default;
+
+void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer) {
+  const auto own = worker_.state ? worker_.state->workload_by_uid(pod->workload_uid) : nullptr;
+  auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
+  if (identity != nullptr) return serve(std::move(pod), std::move(fd), peer, std::move(identity));
+  if (own != nullptr) worker_.node.want_certificate(own->identity());
+  const std::uint64_t id = next_waiting_++;
+  auto waiting = std::make_unique<Waiting>(worker_.loop, std::move(pod), std::move(fd), peer);
+  waiting->timer.arm(worker_.config.own_workload_timeout, [this, id] {
+    const auto node = waiting_.extract(id);
+    record_refused(worker_, *node.mapped()->pod, node.mapped()->peer, ResponseFlag::kIdentityError,
+                   "no certificate for the pod's identity yet (is the CA reachable?)");
+  });
+  waiting_.emplace(id, std::move(waiting));
+}
+
+void InboundTunnels::go_on() {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Waiting& waiting = *it->second;
+    const auto own = worker_.state ? worker_.state->workload_by_uid(waiting.pod->workload_uid) : nullptr;
+    auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
+    if (identity == nullptr) {
+      if (own != nullptr) worker_.node.want_certificate(own->identity());
+      ++it;
+      continue;
+    }
+    serve(waiting.pod, std::move(waiting.fd), waiting.peer, std::move(identity));
+    it = waiting_.erase(it);
+  }
+}
+
+/// A peer may hold so much and no more: a connection over it is closed at once. Others are not touched.
+bool InboundTunnels::within_limits(const PodContext& pod, const Endpoint& peer) {
+  Load& load = loads_[pod.slot];
+  const auto of = [&](const std::map<IpAddress, std::size_t>& counts) {
+    const auto found = counts.find(peer.address);
+    return found == counts.end() ? 0 : found->second;
+  };
+  const char* kind = nullptr;
+  if (load.handshakes >= kHandshakesPerPod || of(load.handshakes_by_source) >= kHandshakesPerSource) {
+    kind = "handshake_limit";
+  } else if (of(load.tunnels_by_source) >= kTunnelsPerSource) {
+    kind = "tunnel_limit";
+  }
+  if (kind == nullptr) return true;
+  worker_.metrics.violation(kind);
+  if (const auto now = worker_.loop.now(); now - limit_logged_ >= kLogInterval) {
+    limit_logged_ = now;
+    log::warn("HBONE connections of a peer are refused pod={}/{} source={} limit={} handshakes={} tunnels={}",
+              pod.namespace_name, pod.name, peer.address.to_string(), kind, load.handshakes,
+              of(load.tunnels_by_source));
+  }
+  return false;
+}
+
+void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
+                           std::shared_ptr<const hbone::TlsIdentity> identity) {
+  if (!within_limits(*pod, peer)) return;
+  const std::string trust_domain = identity->bundle().identity.trust_domain;
+  auto tunnel = hbone::Tunnel::create(
+      worker_.tunnel_context(), *this, hbone::Tunnel::Side::kServer, std::move(fd), std::move(identity),
+      [&](SSL* ssl) { hbone::expect_client(ssl, trust_domain); }, worker_.config.connect_timeout);
+  if (!tunnel) return record_refused(worker_, *pod, peer, ResponseFlag::kTlsFailure, tunnel.error().message());
+  Load& load = loads_[pod->slot];
+  ++load.handshakes;
+  ++load.handshakes_by_source[peer.address];
+  ++load.tunnels_by_source[peer.address];
+  const hbone::Tunnel* key = tunnel->get();
+  tunnels_.emplace(key, Served{std::move(pod), std::move(*tunnel), peer.address, false,
+                               std::make_unique<loop::Timer>(worker_.loop)});
+}
+
+void InboundTunnels::handshake_over(const Served& served) {
+  Load& load = loads_[served.pod->slot];
+  --load.handshakes;
+  release(load.handshakes_by_source, served.source);
+}
+
+void InboundTunnels::on_tunnel_open(hbone::Tunnel& tunnel) {
+  const auto it = tunnels_.find(&tunnel);
+  if (it == tunnels_.end()) return;
+  it->second.opened = true;
+  handshake_over(it->second);
+  update_idle(it->second);
+}
+
+void InboundTunnels::on_tunnel_changed(hbone::Tunnel& tunnel) {
+  if (const auto it = tunnels_.find(&tunnel); it != tunnels_.end()) update_idle(it->second);
+}
+
+/// An honest client closes what it does not use long before this.
+void InboundTunnels::update_idle(Served& served) {
+  if (!served.tunnel->open() || served.tunnel->session().open_streams() > 0) return;
+  served.idle->arm(kIdleFactor * worker_.config.idle_tunnel_timeout,
+                   [tunnel = served.tunnel.get()] { tunnel->drain(); });
+}
+
+void InboundTunnels::on_tunnel_request(hbone::Tunnel& tunnel, std::int32_t stream_id, const hbone::H2Headers& headers) {
+  const auto it = tunnels_.find(&tunnel);
+  if (it == tunnels_.end()) return;
+  it->second.idle->cancel();
+  auto& added = worker_.connections.add(std::make_unique<Inbound>(worker_, it->second.pod, tunnel, stream_id, headers));
+  static_cast<Inbound&>(added).start();
+}
+
+void InboundTunnels::on_tunnel_bad_request(hbone::Tunnel& tunnel, std::string_view reason) {
+  const auto it = tunnels_.find(&tunnel);
+  if (it == tunnels_.end()) return;
+  record_refused(worker_, *it->second.pod, tunnel.peer(), ResponseFlag::kConnect, std::string(reason));
+}
+
+void InboundTunnels::on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase phase, const std::string& why) {
+  auto node = tunnels_.extract(&tunnel);
+  if (node.empty()) return;
+  const Served& served = node.mapped();
+  if (!served.opened) handshake_over(served);
+  Load& load = loads_[served.pod->slot];
+  release(load.tunnels_by_source, served.source);
+  if (load.tunnels_by_source.empty()) loads_.erase(served.pod->slot);
+  if (phase == hbone::TunnelPhase::kTls) {
+    record_refused(worker_, *served.pod, tunnel.peer(), ResponseFlag::kTlsFailure, why);
+  }
+  if (const auto kind = tunnel.violation(); !kind.empty()) {
+    worker_.metrics.violation(kind);
+    log::warn("HBONE tunnel closed pod={}/{} source={} identity={} violation={} error={}", served.pod->namespace_name,
+              served.pod->name, tunnel.peer().to_string(), tunnel.peer_identity().to_uri(), kind, log::quote(why));
+  }
+  worker_.loop.defer_delete(std::move(node.mapped().tunnel));
+}
+
+void InboundTunnels::close_pod(std::uint32_t slot, const std::string& why) {
+  std::erase_if(waiting_, [&](const auto& entry) { return entry.second->pod->slot == slot; });
+  std::vector<hbone::Tunnel*> cut;
+  for (auto& [key, served] : tunnels_) {
+    if (served.pod->slot == slot) cut.push_back(served.tunnel.get());
+  }
+  for (hbone::Tunnel* tunnel : cut) tunnel->close(why);
+}
+
+void InboundTunnels::drain() {
+  for (auto& [key, served] : tunnels_) served.tunnel->drain();
+}
+
+}  // namespace weft::proxy
