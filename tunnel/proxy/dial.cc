@@ -12,8 +12,6 @@
 namespace weft::proxy {
 namespace {
 
-/// So many ports in a row that were taken mean that TIME_WAIT holds them.
-constexpr int kTakenBeforeReuse = 8;
 // TCP keepalive as ztunnel sets it: a dead peer is found after 180 s of silence.
 constexpr int kKeepaliveSeconds = 180;
 constexpr int kKeepaliveProbes = 9;
@@ -100,17 +98,10 @@ Result<Fd> dial_application(WorkerContext& worker, const PodContext& pod, const 
   if (client.is_v4() != application.address.is_v4()) return dial_from_pod(worker, pod, application);
   if (auto entered = worker.netns.enter(pod.netns); !entered) return Failure(entered.error());
   auto& own = worker.ports.of(pod.slot, worker.random());
-  int taken = 0;
-  for (PortSearch search(own.ports, own.cursor);;) {
-    std::uint16_t port = 0;
-    if (!search.next(worker.random(), port)) break;
+  PortSearch search(own.ports, own.cursor);
+  for (std::uint16_t port = 0; search.next(worker.random(), port);) {
     auto fd = dial_from(worker, pod, {client, port}, application);
     if (!fd || fd->valid()) return fd;
-    if (++taken == kTakenBeforeReuse && !own.reuses_time_wait) {
-      own.reuses_time_wait = true;
-      log::info("connections to an application wait for TIME_WAIT, tcp_tw_reuse is set pod={}/{} set={}",
-                pod.namespace_name, pod.name, reuse_time_wait());
-    }
   }
   return fail(ErrorCode::kUnavailable, "connect " + application.to_string() + " in the name of " + client.to_string() +
                                            ": no source port is free of the " + std::to_string(own.ports.count()) +

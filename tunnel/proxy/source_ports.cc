@@ -81,10 +81,4 @@ PodPorts::Entry& PodPorts::of(std::uint32_t slot, std::uint64_t random) {
   return at->second;
 }
 
-bool reuse_time_wait() {
-  std::ofstream setting("/proc/sys/net/ipv4/tcp_tw_reuse");
-  setting << "1" << std::flush;
-  return setting.good();
-}
-
 }  // namespace weft::proxy

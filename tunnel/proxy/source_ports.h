@@ -12,7 +12,9 @@
 namespace weft::proxy {
 
 /// The ports from which an application is dialled in its clients' names: 1024 to 32767, so that they never meet the
-/// ports of the clients themselves, without those that the pod's netns reserves.
+/// ports of the clients themselves, without those that the pod's netns reserves. They are bound one by one, not chosen
+/// by the kernel: connect() from a port that was bound by number may follow a TIME_WAIT of the same tuple at once, one
+/// from a port of the kernel's choice only where net.ipv4.tcp_tw_reuse allows it.
 class SourcePorts {
  public:
   SourcePorts() : SourcePorts(std::string_view()) {}
@@ -49,7 +51,6 @@ class PodPorts {
   struct Entry {
     SourcePorts ports;
     std::size_t cursor = 0;
-    bool reuses_time_wait = false;
   };
   /// Reads the reserved ports of the thread's netns when the pod is new here.
   Entry& of(std::uint32_t slot, std::uint64_t random);
@@ -58,9 +59,5 @@ class PodPorts {
  private:
   std::map<std::uint32_t, Entry> entries_;
 };
-
-/// Lets connections from the thread's netns follow one in TIME_WAIT with the same ports after a second
-/// (net.ipv4.tcp_tw_reuse = 1). False where that cannot be set.
-bool reuse_time_wait();
 
 }  // namespace weft::proxy

@@ -149,6 +149,33 @@ struct BulkCommand {
   }
 };
 
+struct SinkCommand {
+  std::uint16_t port = 8080;
+  CLI::App* app;
+
+  explicit SinkCommand(CLI::App& parent)
+      : app(parent.add_subcommand("sink", "take any number of connections and throw away what comes")) {
+    app->add_option("--port", port)->capture_default_str();
+  }
+  Exit run() const { return sink(port); }
+};
+
+struct HogCommand {
+  DialArguments dial;
+  int connections = 1000;
+  CLI::App* app;
+
+  explicit HogCommand(CLI::App& parent)
+      : app(parent.add_subcommand("hog", "open connections and send on all of them as fast as possible")) {
+    dial.add_to(*app);
+    app->add_option("--connections", connections)->capture_default_str();
+  }
+  Exit run() {
+    return with_dial(dial,
+                     [this](const DialOptions& parsed) { return hog({.to = parsed.to, .connections = connections}); });
+  }
+};
+
 Exit run(int argc, char** argv) {
   CLI::App app{"A plain TCP server and client for the demo and the tests.", "weft-testapp"};
   app.require_subcommand(1);
@@ -156,6 +183,8 @@ Exit run(int argc, char** argv) {
   GetCommand get_command(app);
   HoldCommand hold_command(app);
   BulkCommand bulk_command(app);
+  SinkCommand sink_command(app);
+  HogCommand hog_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -167,6 +196,8 @@ Exit run(int argc, char** argv) {
   if (serve_command.app->parsed()) return serve_command.run();
   if (get_command.app->parsed()) return get_command.run();
   if (hold_command.app->parsed()) return hold_command.run();
+  if (sink_command.app->parsed()) return sink_command.run();
+  if (hog_command.app->parsed()) return hog_command.run();
   return bulk_command.run();
 }
 

@@ -41,4 +41,15 @@ struct BulkOptions {
 };
 Exit bulk(const BulkOptions& options);
 
+/// Takes any number of connections in one thread and throws away what comes, until it is killed.
+Exit sink(std::uint16_t port);
+
+struct HogOptions {
+  Endpoint to;
+  int connections = 1000;
+};
+/// Opens so many connections and sends on all of them as fast as it can, in one thread, until it is killed. Prints
+/// `opened connections=N` when all are there, and ends with kError when one of them does.
+Exit hog(const HogOptions& options);
+
 }  // namespace weft::testapp

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/// One pod that takes all it can get, and nineteen that do not. WEFT_HOG_STREAMS sets the hog's connections (default
+/// 1000), WEFT_HOG_SAMPLES the requests that are measured beside it (default 1000).
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "test/netns/mesh_fixture.h"
+#include "test/netns/raw_tcp.h"
+
+namespace weft::test {
+namespace {
+
+constexpr std::uint16_t kSinkPort = 9393;
+constexpr int kQuietPods = 19;
+
+int from_environment(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::max(std::atoi(text), 1);
+}
+
+class Fairness : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    WEFT_NEEDS_ROOT();
+    mesh_ = std::make_unique<Mesh>();
+    for (int i = 0; i < kQuietPods; ++i) quiet_.push_back(&mesh_->add_pod(1, "shop", "quiet" + std::to_string(i)));
+    hog_ = &mesh_->add_pod(1, "shop", "hog");
+    web_ = &mesh_->add_pod(2, "shop", "web");
+    web_->serve();
+    sink_ = &mesh_->add_pod(2, "shop", "sink");
+    plain_hog_ = &mesh_->add_pod(1, "legacy", "plain-hog", {.enrolled = false});
+    plain_sink_ = &mesh_->add_pod(2, "legacy", "plain-sink", {.enrolled = false});
+    for (Pod* pod : quiet_) {
+      Dialled dialled = dial_in(pod->netns(), web_->v4());
+      ASSERT_TRUE(dialled.fd) << ::strerror(dialled.error);
+      kept_.push_back(std::move(dialled.fd));
+    }
+  }
+
+  static void ask(const Fd& fd) {
+    send_all(fd, "GET /quiet HTTP/1.1\r\n\r\n");
+    for (std::string answer; !answer.ends_with("path=/quiet\n");) answer += read_some(fd, 1);
+  }
+  /// The 99th percentile of requests of the quiet pods, one after the other, in milliseconds.
+  double p99() {
+    std::vector<double> times;
+    const int samples = from_environment("WEFT_HOG_SAMPLES", 1000);
+    for (int i = 0; i < samples; ++i) {
+      const auto started = std::chrono::steady_clock::now();
+      ask(kept_[static_cast<std::size_t>(i) % kept_.size()]);
+      times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count());
+    }
+    std::ranges::sort(times);
+    std::printf("  p50 %.2f ms, p99 %.2f ms, longest %.2f ms\n", times[times.size() / 2],
+                times[times.size() * 99 / 100], times.back());
+    return times[times.size() * 99 / 100];
+  }
+  /// Measured while the hog is at it.
+  double beside(const Pod& hog, const Pod& sink) {
+    Process server = sink.start({program("weft-testapp"), "sink", "--port", std::to_string(kSinkPort)});
+    if (!server.wait_for_output("serving", milliseconds(10'000))) throw TestError("the sink does not serve");
+    Process greedy = hog.start({program("weft-testapp"), "hog", sink.v4(kSinkPort).to_string(), "--connections",
+                                std::to_string(from_environment("WEFT_HOG_STREAMS", 1000))});
+    if (!greedy.wait_for_output("opened", milliseconds(60'000)))
+      throw TestError("the hog did not open: " + greedy.out());
+    const double result = p99();
+    EXPECT_TRUE(greedy.running()) << greedy.out();
+    return result;
+  }
+
+  std::unique_ptr<Mesh> mesh_;
+  std::vector<Pod*> quiet_;
+  std::vector<Fd> kept_;
+  Pod *hog_ = nullptr, *web_ = nullptr, *sink_ = nullptr, *plain_hog_ = nullptr, *plain_sink_ = nullptr;
+};
+
+TEST_F(Fairness, AHogInTheMeshCostsTheOthersLittleMoreThanOneOutside) {
+  std::printf("alone\n");
+  p99();
+  std::vector<double> ratios;
+  // Interleaved, and the best of three: the machine has other work.
+  for (int round = 0; round < 3 && (ratios.empty() || *std::ranges::min_element(ratios) > 3); ++round) {
+    std::printf("beside a hog outside the mesh\n");
+    const double outside = beside(*plain_hog_, *plain_sink_);
+    std::printf("beside a hog in the mesh\n");
+    const double inside = beside(*hog_, *sink_);
+    ratios.push_back(inside / outside);
+    std::printf("  %.2f times\n", ratios.back());
+  }
+  EXPECT_LE(*std::ranges::min_element(ratios), 3) << ::testing::PrintToString(ratios);
+}
+
+}  // namespace
+}  // namespace weft::test
