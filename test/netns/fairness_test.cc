@@ -39,6 +39,12 @@ class Fairness : public ::testing::Test {
     }
   }
 
+  void TearDown() override {
+    if (!HasFailure() || !mesh_) return;
+    std::fprintf(stderr, "---- node1's agent:\n%s---- node2's agent:\n%s", mesh_->node(1).log().c_str(),
+                 mesh_->node(2).log().c_str());
+  }
+
   static void ask(const Fd& fd) {
     send_all(fd, "GET /quiet HTTP/1.1\r\n\r\n");
     for (std::string answer; !answer.ends_with("path=/quiet\n");) answer += read_some(fd, 1);

@@ -14,10 +14,8 @@ namespace {
 constexpr std::size_t kOutputHigh = 256U << 10;
 /// Output is sent before the end of the turn once this much has gathered.
 constexpr std::size_t kOutputSend = 128U << 10;
-/// Socket reads in one turn before others get theirs.
-constexpr int kReadsPerTurn = 4;
-/// What one turn encrypts at most before other connections get theirs.
-constexpr std::size_t kBytesPerTurn = 1U << 20;
+/// What is read or encrypted in one go before other connections get theirs.
+constexpr std::size_t kQuantum = 128U << 10;
 constexpr milliseconds kPingInterval{10'000};
 constexpr int kPingsUnanswered = 2;  // 20 s without an answer
 /// How long a client may take to hear that the server goes away.
@@ -80,32 +78,39 @@ bool Tunnel::connected() {
   return state_ != State::kClosed;
 }
 
+/// One go at once; a peer that sends much waits for its turn among the others that do.
 void Tunnel::read_socket() {
-  for (int round = 0; round < kReadsPerTurn; ++round) {
-    const auto room = context_.scratch.network();
-    const auto got = sys::recv(fd_.get(), room);
-    if (!got) {
-      fail(got.error().message());
-      return;
-    }
-    if (!got->has_value()) return;
-    const std::size_t n = **got;
-    if (n == 0) {
-      fail(state_ == State::kOpen && heard_ && session_->open_streams() == 0 ? "" : "the peer closed the connection");
-      return;
-    }
-    take_in(room.first(n));
-    if (state_ == State::kClosed) return;
-    if (peer_finished_) {
-      fail(session_ && session_->open_streams() == 0 ? "" : "the peer closed the tunnel");
-      return;
-    }
-    // A short read has emptied the socket: what comes later is a new event.
-    if (n < room.size() && !fin_seen_) return;
-  }
-  context_.loop.next_turn([this, alive = alive_] {
-    if (*alive && state_ != State::kClosed) read_socket();
+  if (read_queued_ || !read_some()) return;
+  read_queued_ = true;
+  context_.loop.bulk([this, alive = alive_] {
+    if (!*alive) return;
+    read_queued_ = false;
+    if (state_ != State::kClosed) read_socket();
   });
+}
+
+/// True where there may be more.
+bool Tunnel::read_some() {
+  const auto room = context_.scratch.network().first(kQuantum);
+  const auto got = sys::recv(fd_.get(), room);
+  if (!got) {
+    fail(got.error().message());
+    return false;
+  }
+  if (!got->has_value()) return false;
+  const std::size_t n = **got;
+  if (n == 0) {
+    fail(state_ == State::kOpen && heard_ && session_->open_streams() == 0 ? "" : "the peer closed the connection");
+    return false;
+  }
+  take_in(room.first(n));
+  if (state_ == State::kClosed) return false;
+  if (peer_finished_) {
+    fail(session_ && session_->open_streams() == 0 ? "" : "the peer closed the tunnel");
+    return false;
+  }
+  // A short read has emptied the socket: what comes later is a new event.
+  return n == room.size() || fin_seen_;
 }
 
 void Tunnel::take_in(std::span<const std::byte> bytes) {
@@ -187,7 +192,7 @@ void Tunnel::on_ping_timer() {
 }
 
 void Tunnel::schedule_flush() {
-  if (flush_scheduled_ || state_ == State::kClosed) return;
+  if (flush_scheduled_ || flush_queued_ || state_ == State::kClosed) return;
   flush_scheduled_ = true;
   context_.loop.at_turn_end([this, alive = alive_] {
     if (!*alive) return;
@@ -210,9 +215,12 @@ void Tunnel::flush() {
       ping_timer_.arm(kPingInterval, [this] { on_ping_timer(); });
     }
   }
-  if (turn_bytes_ >= kBytesPerTurn && writable_) {
-    context_.loop.next_turn([this, alive = alive_] {
-      if (*alive) flush();
+  if (turn_bytes_ >= kQuantum && writable_) {
+    if (std::exchange(flush_queued_, true)) return;
+    context_.loop.bulk([this, alive = alive_] {
+      if (!*alive) return;
+      flush_queued_ = false;
+      flush();
     });
     return;
   }
@@ -254,7 +262,7 @@ Result<void> Tunnel::write(std::span<const std::byte> bytes) {
   return {};
 }
 
-bool Tunnel::blocked() const { return tls_->output().size() >= kOutputHigh || turn_bytes_ >= kBytesPerTurn; }
+bool Tunnel::blocked() const { return tls_->output().size() >= kOutputHigh || turn_bytes_ >= kQuantum; }
 
 void Tunnel::drain() {
   if (draining_ || state_ == State::kClosed) return;

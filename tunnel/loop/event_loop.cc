@@ -17,6 +17,9 @@ namespace {
 
 /// So many cancelled timers are no matter.
 constexpr std::size_t kCancelledKept = 1024;
+/// What a turn spends on bulk work, and how many tasks at most.
+constexpr std::chrono::microseconds kBulkTime{400};
+constexpr int kBulkTasks = 64;
 
 }  // namespace
 
@@ -146,7 +149,7 @@ int EventLoop::wait_ms(milliseconds max_wait) {
 void EventLoop::run_once(milliseconds max_wait) {
   std::array<epoll_event, 256> events;
   const std::vector<std::function<void()>> continued = std::exchange(next_turn_, {});
-  if (!continued.empty()) max_wait = milliseconds(0);
+  if (!continued.empty() || !bulk_.empty()) max_wait = milliseconds(0);
   const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms(max_wait));
   for (int i = 0; i < n; ++i) {
     auto* entry = static_cast<Watcher::Entry*>(events[static_cast<std::size_t>(i)].data.ptr);
@@ -158,7 +161,19 @@ void EventLoop::run_once(milliseconds max_wait) {
   }
   for (const auto& task : continued) task();
   run_timers();
+  run_bulk();
   end_turn();
+}
+
+void EventLoop::run_bulk() {
+  if (bulk_.empty()) return;
+  const SteadyTime until = now() + kBulkTime;
+  for (int i = 0; i < kBulkTasks && !bulk_.empty(); ++i) {
+    const auto task = std::move(bulk_.front());
+    bulk_.pop_front();
+    task();
+    if (now() >= until) break;
+  }
 }
 
 void EventLoop::run_posted() {

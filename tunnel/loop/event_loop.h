@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -81,7 +82,11 @@ class EventLoop {
   /// Runs `task` at the end of this turn, before the loop sleeps again: for work that many events of one turn ask for
   /// once.
   void at_turn_end(std::function<void()> task) { turn_end_.push_back(std::move(task)); }
-  /// Runs `task` in the next turn, after whatever else is ready then: for work cut short so that others get a turn.
+  /// Runs `task` in a coming turn, after whatever else is ready then, when it is its turn among all such tasks: for the
+  /// rest of what was too much for one go. One task moves at most 128 KiB or so; a turn takes as many as fit in half a
+  /// millisecond, so that whoever has little to say waits no longer than that, however many have much.
+  void bulk(std::function<void()> task) { bulk_.push_back(std::move(task)); }
+  /// Runs `task` in the next turn, after whatever else is ready then.
   void next_turn(std::function<void()> task) { next_turn_.push_back(std::move(task)); }
   void defer_delete(std::unique_ptr<Deferred> object) { graveyard_.push_back(std::move(object)); }
 
@@ -106,6 +111,7 @@ class EventLoop {
   std::unique_ptr<Timer::Entry> take_timer();
   void drop_cancelled_timers();
   void run_posted();
+  void run_bulk();
   void end_turn();
 
   struct TimerLater {
@@ -123,6 +129,7 @@ class EventLoop {
   std::uint64_t timer_sequence_ = 0;
   std::vector<std::function<void()>> turn_end_;
   std::vector<std::function<void()>> next_turn_;
+  std::deque<std::function<void()>> bulk_;
   std::vector<std::unique_ptr<Deferred>> graveyard_;
   std::vector<std::unique_ptr<Watcher::Entry>> dead_watchers_;
 };

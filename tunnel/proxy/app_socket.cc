@@ -3,14 +3,26 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "tunnel/base/sys.h"
 
 namespace weft::proxy {
+namespace {
+
+/// What is sent in one go of what was kept, before other connections get theirs.
+constexpr std::size_t kFlushQuantum = 128U << 10;
+
+}  // namespace
+
+AppSocket::~AppSocket() {
+  if (flush_queued_) *flush_queued_ = false;
+}
 
 Result<void> AppSocket::open(loop::EventLoop& loop, Fd fd, bool connecting, AppSocketEvents& events) {
   fd_ = std::move(fd);
+  loop_ = &loop;
   events_ = &events;
   connecting_ = connecting;
   // A connected socket takes bytes at once and may already hold some.
@@ -98,15 +110,25 @@ Result<std::size_t> AppSocket::write(std::span<const std::byte> bytes) {
 }
 
 void AppSocket::flush() {
+  if (flush_queued_) return;
   std::size_t sent = 0;
   if (!kept_.empty()) {
-    const auto n = send_now(kept_.view());
+    const auto waiting = kept_.view();
+    const auto n = send_now(waiting.first(std::min(waiting.size(), kFlushQuantum)));
     if (!n) {
       events_->on_broken(n.error());
       return;
     }
     sent = *n;
     kept_.consume(sent);
+  }
+  if (!kept_.empty() && writable_) {
+    flush_queued_ = std::make_shared<bool>(true);
+    loop_->bulk([this, alive = flush_queued_] {
+      if (!*alive) return;
+      flush_queued_.reset();
+      if (is_open()) flush();
+    });
   }
   const bool finishes = finish_wanted_ && !finished_;
   if (finishes) finish_writes();

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -33,6 +34,7 @@ class AppSocketEvents {
 class AppSocket {
  public:
   AppSocket() = default;
+  ~AppSocket();
   AppSocket(const AppSocket&) = delete;
   AppSocket& operator=(const AppSocket&) = delete;
 
@@ -47,6 +49,9 @@ class AppSocket {
     bool end = false;
   };
   Result<Read> read(std::span<std::byte> into);
+
+  /// There may be something to read.
+  [[nodiscard]] bool readable() const { return readable_; }
 
   /// Sends, and keeps what does not go now. Returns how much went at once.
   Result<std::size_t> write(std::span<const std::byte> bytes);
@@ -67,6 +72,7 @@ class AppSocket {
   Result<std::size_t> send_now(std::span<const std::byte> bytes);
 
   Fd fd_;
+  loop::EventLoop* loop_ = nullptr;
   AppSocketEvents* events_ = nullptr;
   loop::Buffer kept_;
   bool connecting_ = false;
@@ -76,6 +82,7 @@ class AppSocket {
   bool finish_wanted_ = false;
   bool finished_ = false;
   loop::Watcher watcher_;
+  std::shared_ptr<bool> flush_queued_;  ///< false once this is gone; null: nothing waits among the loop's bulk work
 };
 
 }  // namespace weft::proxy

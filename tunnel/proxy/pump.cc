@@ -6,7 +6,7 @@ namespace {
 
 /// A half is not read while this much of it waits for the other side.
 constexpr std::size_t kKeptHigh = 256U << 10;
-constexpr int kCopiesPerTurn = 4;
+constexpr std::size_t kCopyQuantum = 128U << 10;
 
 }  // namespace
 
@@ -112,25 +112,27 @@ void SocketPump::start() {
   if (!over_) copy(right_);
 }
 
+/// One go; the rest waits for its turn among the others that have much.
 void SocketPump::copy(Half& from) {
-  if (!started_ || over_) return;
+  if (!started_ || over_ || from.queued) return;
   Half& to = other(from);
-  for (int i = 0; i < kCopiesPerTurn && !from.ended && to.socket.kept() < kKeptHigh; ++i) {
-    const auto room = scratch_.network();
+  if (!from.ended && to.socket.kept() < kKeptHigh) {
+    const auto room = scratch_.network().first(kCopyQuantum);
     const auto got = from.socket.read(room);
     if (!got) return break_off(got.error().message());
     if (got->end) {
       from.ended = true;
       to.socket.finish_writes();
-      break;
-    }
-    if (got->bytes == 0) break;
-    from.moved += got->bytes;
-    const auto sent = to.socket.write(room.first(got->bytes));
-    if (!sent) return break_off(sent.error().message());
-    if (i + 1 == kCopiesPerTurn) {
-      loop_.next_turn([this, &from, alive = alive_] {
-        if (*alive) copy(from);
+    } else if (got->bytes > 0) {
+      from.moved += got->bytes;
+      const auto sent = to.socket.write(room.first(got->bytes));
+      if (!sent) return break_off(sent.error().message());
+      from.queued = from.socket.readable();
+      if (!from.queued) return;
+      loop_.bulk([this, &from, alive = alive_] {
+        if (!*alive) return;
+        from.queued = false;
+        copy(from);
       });
     }
   }

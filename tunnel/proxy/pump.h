@@ -117,6 +117,7 @@ class SocketPump {
     AppSocket socket;
     std::uint64_t moved = 0;
     bool ended = false;
+    bool queued = false;  ///< waits among the loop's bulk work
   };
   Half& other(Half& half) { return &half == &left_ ? right_ : left_; }
   void copy(Half& from);
