@@ -33,7 +33,11 @@ struct Registration {
   bool secondary = false;
 
   [[nodiscard]] std::string pod() const { return pod_namespace + "/" + pod_name; }
-  [[nodiscard]] PodFacts facts() const { return {pod_namespace, pod_name, addresses}; }
+  [[nodiscard]] bool inbound_bypass() const {
+    const auto found = annotations.find(std::string(cni::kBypassInbound));
+    return found != annotations.end() && found->second == "true";
+  }
+  [[nodiscard]] PodFacts facts() const { return {pod_namespace, pod_name, addresses, {}, inbound_bypass()}; }
 };
 
 /// What was last seen of a pod from outside.

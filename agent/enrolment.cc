@@ -158,6 +158,7 @@ Decision Enrolment::decide(const Registration& registration) const {
       return !other.secondary && other.netns_id.same(registration.netns_id);
     });
     if (first != attachments_.end()) facts = first->second.registration.facts();
+    facts.interface_addresses = registration.addresses;
   }
   return agent::decide(state_.get(), facts, config_.node);
 }
@@ -181,6 +182,8 @@ void Enrolment::reconcile(Attachment& attachment, const Decision& decision) {
       if (r.enrolled) unenrol_live(attachment);
       break;
     case Decision::Kind::kRefused:
+      // Its policies still are its policies.
+      if (r.enrolled) set_inbound(attachment, decision.inbound);
       if (changed)
         log::warn("workload does not fit the pod pod={} enrolled={} reason={}", r.pod(), r.enrolled,
                   log::quote(decision.reason));
@@ -234,12 +237,13 @@ void Enrolment::sweep() {
   update_wanted();
 }
 
-/// What policies check from this snapshot on must be on its way to the agent before the workers learn of it.
+/// What policies check from this snapshot on must be on its way to the agent before the workers learn of it. What they
+/// no longer drop waits: the workers would refuse it by the snapshot before, where its sender would have tried again.
 void Enrolment::raise_checks() {
   for (auto& [key, attachment] : attachments_) {
     if (!attachment.registration.enrolled) continue;
     const Decision decision = decide(attachment.registration);
-    if (decision.kind == Decision::Kind::kEnrol && decision.inbound != bpf::InboundPlaintext::kPass) {
+    if (decision.kind != Decision::Kind::kPlain && decision.inbound > attachment.inbound) {
       set_inbound(attachment, decision.inbound);
     }
   }
@@ -265,7 +269,7 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
   const state::State::MeshAddresses both{union_of(destinations_.addresses, wanted.addresses),
                                          union_of(destinations_.cidrs, wanted.cidrs)};
   const bool first = !state_;
-  state_ = std::move(state);
+  const auto before = std::exchange(state_, std::move(state));
   destinations_ = std::move(wanted);
   if (!first) set_destinations(both);
   raise_checks();
@@ -273,6 +277,7 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
   for (auto& [key, attachment] : attachments_) {
     reconcile(attachment, decide(attachment.registration));
   }
+  if (before) cut_newly_denied(*before);
   set_destinations(destinations_);
   update_wanted();
 }

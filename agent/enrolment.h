@@ -126,6 +126,7 @@ class Enrolment {
   Result<std::optional<Attachment>> adopt_one(Registration registration);
   Result<std::size_t> remove_strangers();
   void raise_checks();
+  void cut_newly_denied(const state::State& before);
   void set_destinations(const state::State::MeshAddresses& wanted);
   void update_wanted();
 

@@ -77,8 +77,8 @@ Result<void> Enrolment::adopt() {
   for (auto& [key, attachment] : attachments_) {
     const Registration& r = attachment.registration;
     const bool enrolled = r.enrolled;
-    auto made =
-        enrolled ? enrol(attachment, std::string(r.workload_uid), bpf::InboundPlaintext::kCheck) : wire(attachment);
+    const auto inbound = r.inbound_bypass() ? bpf::InboundPlaintext::kPass : bpf::InboundPlaintext::kCheck;
+    auto made = enrolled ? enrol(attachment, std::string(r.workload_uid), inbound) : wire(attachment);
     if (!made) {
       log::error("pod not taken up pod={} error={}", r.pod(), log::quote(made.error().message()));
       continue;

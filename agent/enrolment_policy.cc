@@ -23,6 +23,20 @@ bool same_set(std::vector<IpAddress> a, std::vector<IpAddress> b) {
   return a == b;
 }
 
+bpf::InboundPlaintext inbound_of(const state::State& state, const state::Workload& workload, const PodFacts& pod) {
+  if (pod.inbound_bypass) return bpf::InboundPlaintext::kPass;
+  const auto& addresses = pod.interface_addresses.empty() ? pod.addresses : pod.interface_addresses;
+  switch (state::plaintext_outcome(state, workload, addresses)) {
+    case state::PlaintextOutcome::kPass:
+      return bpf::InboundPlaintext::kPass;
+    case state::PlaintextOutcome::kDrop:
+      return bpf::InboundPlaintext::kDrop;
+    case state::PlaintextOutcome::kCheck:
+      break;
+  }
+  return bpf::InboundPlaintext::kCheck;
+}
+
 Decision plain(std::string reason) {
   Decision decision;
   decision.reason = std::move(reason);
@@ -36,7 +50,7 @@ Decision decide(const state::State* state, const PodFacts& pod, std::string_view
   if (state == nullptr) {
     return {.kind = Decision::Kind::kPending,
             .workload = nullptr,
-            .inbound = bpf::InboundPlaintext::kCheck,
+            .inbound = pod.inbound_bypass ? bpf::InboundPlaintext::kPass : bpf::InboundPlaintext::kCheck,
             .reason = "the control plane has said nothing yet: pod " + name + " is captured and its connections wait"};
   }
   auto workload = state->workload_by_pod(pod.namespace_name, pod.name);
@@ -51,6 +65,7 @@ Decision decide(const state::State* state, const PodFacts& pod, std::string_view
   if (workload->native_tunnel) return plain("workload " + name + " speaks HBONE itself (nativeTunnel)");
   Decision decision;
   decision.workload = workload;
+  decision.inbound = inbound_of(*state, *workload, pod);
   if (!same_set(pod.addresses, workload->addresses)) {
     decision.kind = Decision::Kind::kRefused;
     decision.reason = "pod " + name + " has the addresses " + list_of(pod.addresses) + ", but its workload " +
@@ -59,8 +74,6 @@ Decision decide(const state::State* state, const PodFacts& pod, std::string_view
     return decision;
   }
   decision.kind = Decision::Kind::kEnrol;
-  decision.inbound =
-      state::has_policies(*state, *workload) ? bpf::InboundPlaintext::kCheck : bpf::InboundPlaintext::kPass;
   decision.reason = "enrolled as " + workload->uid;
   return decision;
 }

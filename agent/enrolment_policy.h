@@ -15,6 +15,9 @@ namespace weft::agent {
 struct PodFacts {
   std::string namespace_name, name;
   std::vector<IpAddress> addresses;
+  /// Those of the interface in question where it is another than the pod's first one.
+  std::vector<IpAddress> interface_addresses = {};
+  bool inbound_bypass = false;  ///< asked for by annotation: its plaintext is let in without a look at policies
 };
 
 /// Whether a wired pod belongs to the mesh.
@@ -26,6 +29,7 @@ struct Decision {
     kPending,  ///< nothing was heard from the control plane yet: captured, and its connections wait
   } kind = Kind::kPlain;
   state::WorkloadPtr workload;  ///< set for kEnrol and kRefused
+  /// What policy makes of plaintext, as far as it can be said before it comes: for all but kPlain.
   bpf::InboundPlaintext inbound = bpf::InboundPlaintext::kPass;
   std::string reason;  ///< in words, for people
 };

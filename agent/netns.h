@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/live_plaintext.h"
 #include "tunnel/base/error.h"
 #include "tunnel/base/fd.h"
 #include "tunnel/proxy/worker.h"
@@ -35,6 +36,8 @@ class NetnsAccess {
   virtual Result<Fd> open(const std::string& path) = 0;
   /// Makes one set of listeners for each worker inside the netns.
   virtual Result<std::vector<proxy::PodListeners>> open_listeners(int netns_fd, std::uint32_t workers) = 0;
+  /// See cut_live_plaintext.
+  virtual Result<std::vector<CutConnection>> cut_plaintext(int netns_fd, const DeniedBy& denied_by) = 0;
 };
 
 /// The kernel's namespaces. Needs CAP_SYS_ADMIN for open_listeners.
@@ -47,6 +50,9 @@ class KernelNetns : public NetnsAccess {
   /// as IPv4-mapped ones), and never with SO_REUSEPORT, which bpf_sk_assign refuses before Linux 6.6 and which would
   /// let a process of the pod join. AF_INET on 127.0.0.1 where the kernel has no IPv6.
   Result<std::vector<proxy::PodListeners>> open_listeners(int netns_fd, std::uint32_t workers) override;
+  Result<std::vector<CutConnection>> cut_plaintext(int netns_fd, const DeniedBy& denied_by) override {
+    return cut_live_plaintext(netns_fd, denied_by);
+  }
 };
 
 /// Runs `work` on a thread of its own inside the netns and waits for it. The thread ends there, so that no thread of

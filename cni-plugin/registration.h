@@ -48,6 +48,8 @@ enum class Verb : std::uint8_t { kRegister, kUnregister, kCheck, kGc, kStatus };
 /// it. The second is the older name.
 inline constexpr std::string_view kRerouteInterfaces = "istio.io/reroute-virtual-interfaces";
 inline constexpr std::string_view kKubevirtInterfaces = "traffic.sidecar.istio.io/kubevirtInterfaces";
+/// "true": what comes to the pod in plaintext is let in without a look at policies.
+inline constexpr std::string_view kBypassInbound = "ambient.istio.io/bypass-inbound-capture";
 
 struct AttachmentKey {
   std::string container_id;

@@ -260,6 +260,7 @@ json to_json(const agent::PodStatus& pod) {
           {"workloadUid", r.workload_uid},
           {"identity", pod.identity},
           {"inboundPlaintext", pod.inbound},
+          {"inboundBypass", r.inbound_bypass()},
           {"secondary", r.secondary},
           {"uncapturedInterfaces", pod.observation.uncaptured},
           {"reroutedInterfaces", pod.observation.rerouted},

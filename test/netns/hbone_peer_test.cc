@@ -80,6 +80,19 @@ class MeshHbonePeer : public MeshTest {
   }
 };
 
+TEST_F(MeshHbonePeer, ItsTraceIsLoggedAsItCame) {
+  const std::size_t before = node2().log().size();
+  const auto peer = dial(good());
+  for (const char* trace : {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "no trace at all"}) {
+    const auto stream = peer->request({{":method", "CONNECT"}, {":authority", target(9)}, {"traceparent", trace}});
+    EXPECT_EQ(peer->answer(stream).status, "503");
+  }
+  for (const char* logged :
+       {" traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 ", " traceparent=\"no trace at all\" "}) {
+    EXPECT_TRUE(eventually(kSoon, [&] { return log_lines(node2().log(), before, {logged}).size() == 1; })) << logged;
+  }
+}
+
 TEST_F(MeshHbonePeer, WithoutACertificateIsRefused) {
   RawOptions options;
   options.present_certificate = false;

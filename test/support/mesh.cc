@@ -168,6 +168,7 @@ json Mesh::workload(const Pod& pod) const {
       entry["authorizationPolicies"].push_back(key);
     }
   }
+  entry.update(pod.options_.workload);
   return entry;
 }
 

@@ -45,7 +45,9 @@ struct PodOptions {
   std::vector<std::pair<std::string, std::string>> sysctls = {};  ///< set in the pod before its ADD
   std::optional<Primary> primary = {};                            ///< another than the mesh's
   std::uint16_t host_port = 0;  ///< a port of the node that leads to Pod::kPort, where the chain has portmap
-  nlohmann::json weft_conf = nlohmann::json::object();  ///< further keys for the entry of weft-cni
+  nlohmann::json weft_conf = nlohmann::json::object();    ///< further keys for the entry of weft-cni
+  nlohmann::json workload = nlohmann::json::object();     ///< further keys for its workload in the configuration
+  nlohmann::json annotations = nlohmann::json::object();  ///< of the pod, as a runtime hands them to the chain
 };
 
 /// A pod: a namespace with eth0 from the chain. Owned by its Mesh.

@@ -10,6 +10,8 @@ using nlohmann::json;
 /// Bits and bits a second: shaped, but not so that a test could notice.
 constexpr std::uint32_t kRate = 4'000'000'000;
 constexpr std::uint32_t kBurst = 1'000'000'000;
+/// The capability that hands over a pod's annotations.
+constexpr const char* kAnnotations = "io.kubernetes.cri.pod-annotations";
 
 /// The entries before weft-cni; each address is asked for, so that the mesh's configuration can name it before ADD.
 json primary_plugins(Primary primary, const json& ipam, const json& args) {
@@ -53,6 +55,7 @@ void Mesh::write_conflist(Pod& pod) {
   const Primary primary = pod.options_.primary.value_or(options_.primary);
   json plugins = primary_plugins(primary, ipam, args);
   json weft = {{"type", "weft-cni"}, {"agentSocket", on.socket()}, {"bpfRoot", on.bpf_root()}, {"logLevel", "debug"}};
+  if (!pod.options_.annotations.empty()) weft["capabilities"] = {{kAnnotations, true}};
   weft.update(pod.options_.weft_conf);
   plugins.push_back(weft);
   const json conflist = {{"cniVersion", primary == Primary::kBridge ? "0.3.1" : "1.0.0"},
@@ -67,6 +70,7 @@ Finished Node::chain(const std::string& verb, const Pod& pod) const {
     capability_args["portMappings"] = {
         {{"hostPort", pod.options_.host_port}, {"containerPort", Pod::kPort}, {"protocol", "tcp"}}};
   }
+  if (!pod.options_.annotations.empty()) capability_args[kAnnotations] = pod.options_.annotations;
   const SpawnOptions options{.netns = &netns_,
                              .environment = {"CNI_PATH=" + std::string(program("")) + ":/usr/lib/cni:/opt/cni/bin",
                                              "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.namespace_name() +

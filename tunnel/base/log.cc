@@ -12,6 +12,14 @@ namespace weft::log {
 namespace {
 
 constexpr const char* kTextPattern = "%Y-%m-%dT%H:%M:%S.%fZ %l %v";
+/// The logger of what write_members gets, whose messages are JSON already.
+constexpr const char* kMembersLogger = "weft-members";
+
+/// Set once by init, before threads start; null: text.
+std::shared_ptr<spdlog::logger>& members_logger() {
+  static std::shared_ptr<spdlog::logger> logger;
+  return logger;
+}
 
 Result<spdlog::level::level_enum> parse_level(std::string_view name) {
   if (name == "error") return spdlog::level::err;
@@ -40,15 +48,19 @@ spdlog::level::level_enum to_spdlog(Severity severity) {
   return spdlog::level::info;
 }
 
-/// Writes one JSON object a line; spdlog's own pattern cannot escape the message.
+/// Writes one JSON object a line; spdlog's own pattern cannot escape the message. Both loggers share it through their
+/// sink.
 class JsonFormatter : public spdlog::formatter {
  public:
   void format(const spdlog::details::log_msg& msg, spdlog::memory_buf_t& dest) override {
     spdlog::memory_buf_t time;
     time_.format(msg, time);
     const std::string_view level(spdlog::level::to_string_view(msg.level).data());
-    std::string line = R"({"time":")" + std::string(time.data(), time.size()) + R"(","level":")" + std::string(level) +
-                       R"(","message":)" + quote({msg.payload.data(), msg.payload.size()}) + "}\n";
+    const std::string_view payload(msg.payload.data(), msg.payload.size());
+    const bool members = std::string_view(msg.logger_name.data(), msg.logger_name.size()) == kMembersLogger;
+    const std::string line = R"({"time":")" + std::string(time.data(), time.size()) + R"(","level":")" +
+                             std::string(level) + "\"," +
+                             (members ? std::string(payload) : R"("message":)" + quote(payload)) + "}\n";
     dest.append(line.data(), line.data() + line.size());
   }
   [[nodiscard]] std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<JsonFormatter>(); }
@@ -72,9 +84,14 @@ Result<void> init(std::string_view level_name, Format format, const std::string&
       return fail(ErrorCode::kInvalid, "open log file " + file + ": " + e.what());
     }
   }
-  auto logger = std::make_shared<spdlog::logger>("weft", std::move(sink));
+  auto logger = std::make_shared<spdlog::logger>("weft", sink);
+  members_logger().reset();
   if (format == Format::kJson) {
     logger->set_formatter(std::make_unique<JsonFormatter>());
+    // Whether something is written is decided by the level of the first one.
+    members_logger() = std::make_shared<spdlog::logger>(kMembersLogger, std::move(sink));
+    members_logger()->set_level(spdlog::level::trace);
+    members_logger()->flush_on(spdlog::level::info);
   } else {
     logger->set_pattern(kTextPattern, spdlog::pattern_time_type::utc);
   }
@@ -106,6 +123,13 @@ std::string level() {
     default:
       return "info";
   }
+}
+
+Format format() { return members_logger() ? Format::kJson : Format::kText; }
+
+void write_members(Severity severity, std::string_view members) {
+  if (!enabled(severity) || !members_logger()) return;
+  members_logger()->log(to_spdlog(severity), spdlog::string_view_t(members.data(), members.size()));
 }
 
 bool enabled(Severity severity) { return spdlog::default_logger_raw()->should_log(to_spdlog(severity)); }

@@ -19,6 +19,7 @@ enum class Format { kText, kJson };
 Result<void> init(std::string_view level, Format format, const std::string& file);
 Result<void> set_level(std::string_view level);
 [[nodiscard]] std::string level();
+[[nodiscard]] Format format();
 
 enum class Severity { kError, kWarn, kInfo, kDebug, kTrace };
 
@@ -54,6 +55,10 @@ template <class... Args>
 void trace(fmt::format_string<Args...> text, Args&&... args) {
   detail::write(Severity::kTrace, text, fmt::make_format_args(args...));
 }
+
+/// Writes a record that is made of fields where the format is JSON: `members` are those of a JSON object without its
+/// braces, one at least, and come behind its time and level. From any thread.
+void write_members(Severity severity, std::string_view members);
 
 /// The value in double quotes with `"`, `\` and control characters escaped, for use behind `key=`.
 [[nodiscard]] std::string quote(std::string_view value);

@@ -147,6 +147,25 @@ std::string take_value(std::string_view& rest) {
   return out;
 }
 
+/// The value of the first pair with this name in a `forwarded` header.
+std::optional<std::string> forwarded_value(std::string_view header, std::string_view wanted) {
+  if (header.size() > kMaxHeaderBytes) return std::nullopt;
+  std::string_view rest = header;
+  while (!rest.empty()) {
+    const auto equals = rest.find_first_of("=,;");
+    if (equals == std::string_view::npos) return std::nullopt;
+    const std::string_view name = trim(rest.substr(0, equals));
+    const bool has_value = rest[equals] == '=';
+    rest.remove_prefix(equals + 1);
+    if (!has_value) continue;
+    std::string value = take_value(rest);
+    if (equals_ignoring_case(name, wanted)) return value;
+    const auto next = rest.find_first_of(",;");
+    rest.remove_prefix(next == std::string_view::npos ? rest.size() : next + 1);
+  }
+  return std::nullopt;
+}
+
 bool all_zero(std::string_view hex) { return hex.find_first_not_of('0') == std::string_view::npos; }
 
 /// VERSION-TRACE-PARENT-FLAGS of 2, 32, 16 and 2 lower-case hex digits, neither id all zero (W3C trace context, 3.2).
@@ -235,27 +254,14 @@ std::string forwarded(const Endpoint& source, std::string_view service_hostname)
 }
 
 std::optional<Endpoint> parse_forwarded(std::string_view header) {
-  if (header.size() > kMaxHeaderBytes) return std::nullopt;
-  std::string_view rest = header;
-  while (!rest.empty()) {
-    const auto equals = rest.find_first_of("=,;");
-    if (equals == std::string_view::npos) return std::nullopt;
-    const std::string_view name = trim(rest.substr(0, equals));
-    const bool has_value = rest[equals] == '=';
-    rest.remove_prefix(equals + 1);
-    if (!has_value) continue;
-    const std::string value = take_value(rest);
-    if (equals_ignoring_case(name, "for")) {
-      // The address parser works on C strings, so a NUL inside must not reach it.
-      if (value.find('\0') != std::string::npos) return std::nullopt;
-      const auto endpoint = Endpoint::parse(value);
-      return endpoint && endpoint->port != 0 ? std::optional(*endpoint) : std::nullopt;
-    }
-    const auto next = rest.find_first_of(",;");
-    rest.remove_prefix(next == std::string_view::npos ? rest.size() : next + 1);
-  }
-  return std::nullopt;
+  const auto value = forwarded_value(header, "for");
+  // The address parser works on C strings, so a NUL inside must not reach it.
+  if (!value || value->find('\0') != std::string::npos) return std::nullopt;
+  const auto endpoint = Endpoint::parse(*value);
+  return endpoint && endpoint->port != 0 ? std::optional(*endpoint) : std::nullopt;
 }
+
+std::string forwarded_host(std::string_view header) { return forwarded_value(header, "host").value_or(""); }
 
 std::string traceparent(std::string_view header, std::uint64_t random_high, std::uint64_t random_low) {
   if (is_traceparent(header)) return std::string(header);

@@ -26,6 +26,9 @@ struct PeerDescription {
 /// The endpoint of the first `for=`, where it is one.
 [[nodiscard]] std::optional<Endpoint> parse_forwarded(std::string_view header);
 
+/// The value of the first `host=`, empty where there is none.
+[[nodiscard]] std::string forwarded_host(std::string_view header);
+
 /// A W3C trace context header: `header` back where it is well-formed, otherwise a new one made from the two numbers.
 [[nodiscard]] std::string traceparent(std::string_view header, std::uint64_t random_high, std::uint64_t random_low);
 

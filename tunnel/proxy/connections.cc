@@ -13,7 +13,25 @@ Connection::Connection(WorkerContext& worker, std::shared_ptr<const PodContext> 
   result_.started = worker_.loop.now();
 }
 
-void Connection::opened() { metrics_ = worker_.metrics.opened(result_); }
+void Connection::opened() {
+  metrics_ = worker_.metrics.opened(result_);
+  count_decision();
+}
+
+void Connection::count_decision() {
+  if (!result_.decision || counted_decision_ == result_.decision->allowed) return;
+  counted_decision_ = result_.decision->allowed;
+  worker_.metrics.decided(*result_.decision);
+}
+
+void Connection::count_bytes() {
+  if (!metrics_) return;
+  const Bytes carried = bytes();
+  telemetry::ConnectionMetrics::bytes(*metrics_, carried.sent - counted_.sent, carried.received - counted_.received);
+  counted_ = carried;
+}
+
+void Connection::count_socket() { socket_ = worker_.metrics.socket(result_.reporter); }
 
 void Connection::finish(telemetry::ResponseFlag flag, const std::string& why) {
   if (finished_) return;
@@ -24,7 +42,8 @@ void Connection::finish(telemetry::ResponseFlag flag, const std::string& why) {
   const Bytes carried = bytes();
   result_.bytes_sent = carried.sent;
   result_.bytes_received = carried.received;
-  if (metrics_) telemetry::ConnectionMetrics::bytes(*metrics_, result_.bytes_sent, result_.bytes_received);
+  count_bytes();
+  count_decision();
   worker_.metrics.closed(metrics_, result_);
   telemetry::log_access(result_);
   worker_.connections.remove(*this);
@@ -54,7 +73,15 @@ state::WorkloadPtr Connection::own_workload() const {
 Connection& Connections::add(std::unique_ptr<Connection> connection) {
   Connection& added = *connection;
   live_.emplace(&added, std::move(connection));
+  if (!count_timer_.armed()) count_timer_.arm(kCountInterval, [this] { count(); });
   return added;
+}
+
+/// The timer ends with the last connection that it finds gone: connections that come and go do not arm it each time.
+void Connections::count() {
+  if (live_.empty()) return;
+  for (const auto& [connection, owned] : live_) connection->count_bytes();
+  count_timer_.arm(kCountInterval, [this] { count(); });
 }
 
 void Connections::remove(Connection& connection) {

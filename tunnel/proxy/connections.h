@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "tunnel/loop/event_loop.h"
 #include "tunnel/proxy/worker.h"
 #include "tunnel/telemetry/connection_result.h"
+#include "tunnel/telemetry/metrics.h"
 
 namespace weft::proxy {
 
@@ -30,6 +32,10 @@ class Connection : public loop::Deferred {
   /// Ends it now, from outside: both sides are reset.
   virtual void cut(telemetry::ResponseFlag flag, const std::string& why) = 0;
   [[nodiscard]] ConnectionInfo info() const;
+  /// Brings the byte counters of the metrics up to what was carried so far.
+  void count_bytes();
+  /// Counts the socket that capture brought as open while this lives.
+  void count_socket();
 
  protected:
   /// Counts it as opened: source, destination and service are known.
@@ -52,14 +58,23 @@ class Connection : public loop::Deferred {
   telemetry::ConnectionResult result_;
 
  private:
+  /// Counts what policy decided when it takes effect: once when the connection is let in or refused, and again where a
+  /// later decision cuts it.
+  void count_decision();
+
   std::shared_ptr<telemetry::ConnectionMetrics::Handle> metrics_;
+  telemetry::OpenSocket socket_;
+  Bytes counted_;  ///< in the metrics
+  std::optional<bool> counted_decision_;
   bool finished_ = false;
 };
 
-/// The live connections of one worker. One thread.
+/// The live connections of one worker. While there are any, their bytes are counted at every interval. One thread.
 class Connections {
  public:
-  explicit Connections(loop::EventLoop& loop) : loop_(loop) {}
+  static constexpr milliseconds kCountInterval{5'000};
+
+  explicit Connections(loop::EventLoop& loop) : loop_(loop), count_timer_(loop) {}
   Connection& add(std::unique_ptr<Connection> connection);
   /// Takes it out and deletes it at the end of the turn.
   void remove(Connection& connection);
@@ -68,8 +83,11 @@ class Connections {
   [[nodiscard]] std::size_t size() const { return live_.size(); }
 
  private:
+  void count();
+
   loop::EventLoop& loop_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> live_;
+  loop::Timer count_timer_;
 };
 
 }  // namespace weft::proxy

@@ -65,7 +65,7 @@ bool Inbound::check_request() {
 }
 
 bool Inbound::allowed() {
-  const bool allowed = allow_inbound(worker_, *pod_, application_, result_);
+  const bool allowed = allow_inbound(worker_, *pod_, application_, result_, hbone::forwarded_host(headers_.forwarded));
   if (const auto& own = result_.destination.workload) result_.destination.identity = own->identity();
   return allowed;
 }

@@ -73,6 +73,7 @@ class InboundTunnels final : private hbone::TunnelOwner {
     IpAddress source;
     bool opened = false;
     std::unique_ptr<loop::Timer> idle;  ///< ends a tunnel that nobody uses
+    telemetry::OpenSocket counted;
   };
   /// Of one pod: what its peers have under way.
   struct Load {

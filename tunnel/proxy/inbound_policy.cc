@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/proxy/inbound_policy.h"
 
+#include <algorithm>
+
 #include "tunnel/proxy/context.h"
 #include "tunnel/telemetry/access_log.h"
 
@@ -8,36 +10,48 @@ namespace weft::proxy {
 
 bool is_proxy_port(std::uint16_t port) { return port == 15001 || port == 15006 || port == 15008; }
 
+namespace {
+
+/// The service that telemetry names: the one that the peer says it dialled, if the workload is behind it, or the first
+/// one that leads to this port.
+state::ServicePtr service_of(const state::State& state, const state::Workload& workload, std::uint16_t port,
+                             std::string_view host) {
+  state::ServicePtr leading;
+  for (const auto& [key, ports] : workload.services) {
+    auto service = state.service_by_key(key);
+    if (service == nullptr) continue;
+    if (!host.empty() && service->hostname == host) return service;
+    const bool leads = std::ranges::any_of(ports, [port](const auto& entry) { return entry.second == port; });
+    if (leads && leading == nullptr) leading = std::move(service);
+  }
+  return leading;
+}
+
+}  // namespace
+
 bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const Endpoint& application,
-                   telemetry::ConnectionResult& result) {
+                   telemetry::ConnectionResult& result, std::string_view service_host) {
   const auto destination = worker.state ? worker.state->workload_by_uid(pod.workload_uid) : nullptr;
   result.destination.workload = destination;
   result.source.workload = nullptr;
   result.service = nullptr;
-  result.policy.clear();
   result.error.clear();
   if (destination == nullptr) {
+    result.decision = {.allowed = false, .rule = "unknown_workload", .dry_run_hits = {}};
     result.error = "the pod's workload is not known (it may have left the mesh)";
     return false;
   }
   result.source.workload = worker.state->workload_by_address(worker.config.network, result.source.endpoint.address);
-  // A service is named in telemetry when it is the only one with this target port.
-  for (const auto& [key, ports] : destination->services) {
-    for (const auto& [service_port, target_port] : ports) {
-      if (target_port == application.port && result.service == nullptr) {
-        result.service = worker.state->service_by_key(key);
-      }
-    }
-  }
+  result.service = service_of(*worker.state, *destination, application.port, service_host);
   state::PolicyContext context;
   context.source_identity = result.source.identity;
   context.source = result.source.endpoint.address;
   context.destination = application;
   state::PolicyVerdict verdict = state::evaluate(*worker.state, *destination, context);
-  if (verdict.allowed) return true;
-  result.policy = std::move(verdict.policy);
-  result.error = std::move(verdict.reason);
-  return false;
+  result.decision = {
+      .allowed = verdict.allowed, .rule = verdict.rule(), .dry_run_hits = std::move(verdict.dry_run_hits)};
+  if (!verdict.allowed) result.error = std::move(verdict.reason);
+  return verdict.allowed;
 }
 
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,

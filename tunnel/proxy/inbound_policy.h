@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "tunnel/proxy/connections.h"
 #include "tunnel/state/state.h"
@@ -12,10 +13,11 @@ namespace weft::proxy {
 [[nodiscard]] bool is_proxy_port(std::uint16_t port);
 
 /// Whether the current snapshot allows a connection into a pod. `result.source` says who asks: its endpoint, and the
-/// TLS peer as its identity, unset for plaintext. Fills in what the snapshot knows of both sides, and where it is
-/// denied the policy and the reason. A pod that the snapshot does not know is denied.
+/// TLS peer as its identity, unset for plaintext. Fills in what the snapshot knows of both sides, the decision, and
+/// where it is denied the reason. A pod that the snapshot does not know is denied. `service_host` is the service that
+/// the peer says it dialled, for telemetry.
 [[nodiscard]] bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const Endpoint& application,
-                                 telemetry::ConnectionResult& result);
+                                 telemetry::ConnectionResult& result, std::string_view service_host = {});
 
 /// Records a connection that ended before there was a Connection for it.
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,

@@ -108,8 +108,9 @@ void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const E
   ++load.handshakes_by_source[peer.address];
   ++load.tunnels_by_source[peer.address];
   const hbone::Tunnel* key = tunnel->get();
-  tunnels_.emplace(key, Served{std::move(pod), std::move(*tunnel), peer.address, false,
-                               std::make_unique<loop::Timer>(worker_.loop)});
+  tunnels_.emplace(
+      key, Served{std::move(pod), std::move(*tunnel), peer.address, false, std::make_unique<loop::Timer>(worker_.loop),
+                  worker_.metrics.socket(telemetry::Reporter::kDestination)});
 }
 
 void InboundTunnels::handshake_over(const Served& served) {

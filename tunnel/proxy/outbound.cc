@@ -77,6 +77,7 @@ bool Outbound::choose_destination(const state::WorkloadPtr& own) {
     result_.destination.endpoint = destination_.target;
     result_.hbone = destination_.hbone;
     result_.source.identity = own->identity();
+    result_.mutual_tls = true;
   } else if (destination_.kind == state::Destination::Kind::kDirect) {
     result_.destination.endpoint = destination_.target;
   }
@@ -126,7 +127,6 @@ void Outbound::on_tunnel(hbone::Tunnel& tunnel) {
       hbone::forwarded(result_.source.endpoint, destination_.service ? destination_.service->hostname : "");
   headers.traceparent = hbone::traceparent(result_.traceparent, worker_.random(), worker_.random());
   result_.traceparent = headers.traceparent;
-  result_.mutual_tls = true;
   result_.destination.identity = tunnel.peer_identity();
   stream_ = std::make_unique<StreamPump>(static_cast<StreamPump::Events&>(*this));
   if (auto open = stream_->app().open(worker_.loop, std::move(accepted_), false, *stream_); !open) {

@@ -167,6 +167,7 @@ void Worker::Impl::take(Pod& pod, const Listening& listening, Kind kind, sys::Ac
     }
     auto& added = context_.connections.add(
         std::make_unique<Outbound>(context_, pod.context, std::move(accepted.fd), accepted.peer, *local));
+    added.count_socket();
     static_cast<Outbound&>(added).start();
     return;
   }
@@ -182,6 +183,7 @@ void Worker::Impl::take(Pod& pod, const Listening& listening, Kind kind, sys::Ac
   }
   auto& added = context_.connections.add(
       std::make_unique<InboundPlaintext>(context_, pod.context, std::move(accepted.fd), accepted.peer, *local));
+  added.count_socket();
   static_cast<InboundPlaintext&>(added).start();
 }
 

@@ -30,43 +30,101 @@ bool PolicyMatch::empty() const {
 
 namespace {
 
-/// One kind of values with its not_ twin: some value of `wanted` must hold where there are any, and none of `unwanted`.
+/// Whether something holds of every connection in question, of none, or of some: in this order, so that AND is the
+/// least and OR the greatest. Of one whole connection nothing is "maybe".
+enum class Truth : std::uint8_t { kNever, kMaybe, kAlways };
+
+Truth truth(bool holds) { return holds ? Truth::kAlways : Truth::kNever; }
+
+Truth negated(Truth t) { return t == Truth::kMaybe ? t : truth(t == Truth::kNever); }
+
 template <class Values, class Holds>
-bool kind_matches(const Values& wanted, const Values& unwanted, Holds holds) {
-  return (wanted.empty() || std::ranges::any_of(wanted, holds)) && std::ranges::none_of(unwanted, holds);
+Truth any_of(const Values& values, Holds holds) {
+  Truth any = Truth::kNever;
+  for (auto it = values.begin(); it != values.end() && any != Truth::kAlways; ++it) any = std::max(any, holds(*it));
+  return any;
 }
 
-/// All kinds must agree. Without an identity nothing holds of it, so that the not_ twins match.
-bool match_matches(const PolicyMatch& match, const PolicyContext& context) {
-  const auto& identity = context.source_identity;
-  const std::string principal = identity ? identity->to_principal() : std::string();
-  const auto of_namespace = [&](const StringMatch& m) { return identity && m.matches(identity->namespace_name); };
-  const auto of_principal = [&](const StringMatch& m) { return identity && m.matches(principal); };
-  const auto of_account = [&](const ServiceAccountMatch& m) {
-    return identity && m.namespace_name == identity->namespace_name && m.service_account == identity->service_account;
+template <class Values, class Holds>
+Truth all_of(const Values& values, Holds holds) {
+  Truth all = Truth::kAlways;
+  for (auto it = values.begin(); it != values.end() && all != Truth::kNever; ++it) all = std::min(all, holds(*it));
+  return all;
+}
+
+/// What is known of the connections in question: all of it of one that is there, the destination's address alone of
+/// those to come. The absence of an identity is known.
+struct Facts {
+  const Identity* identity = nullptr;
+  const IpAddress* source = nullptr;  ///< null: any of the destination's family
+  IpAddress destination;
+  std::optional<std::uint16_t> port;
+};
+
+Facts facts_of(const PolicyContext& context) {
+  return {.identity = context.source_identity ? &*context.source_identity : nullptr,
+          .source = &context.source,
+          .destination = context.destination.address,
+          .port = context.destination.port};
+}
+
+/// One kind of values with its not_ twin: some value of `wanted` must hold where there are any, and none of `unwanted`.
+template <class Values, class Holds>
+Truth kind_matches(const Values& wanted, const Values& unwanted, Holds holds) {
+  const Truth is_wanted = wanted.empty() ? Truth::kAlways : any_of(wanted, holds);
+  return is_wanted == Truth::kNever ? is_wanted : std::min(is_wanted, negated(any_of(unwanted, holds)));
+}
+
+/// The kinds that ask who it is. Without an identity nothing holds of it, so that the not_ twins match.
+Truth identity_matches(const PolicyMatch& match, const Identity* identity) {
+  const bool asks_principal = !match.principals.empty() || !match.not_principals.empty();
+  const std::string principal = identity != nullptr && asks_principal ? identity->to_principal() : std::string();
+  const auto of_namespace = [&](const StringMatch& m) {
+    return truth(identity != nullptr && m.matches(identity->namespace_name));
   };
-  const auto of_source = [&](const Cidr& c) { return c.contains(context.source); };
-  const auto of_destination = [&](const Cidr& c) { return c.contains(context.destination.address); };
-  const auto of_port = [&](std::uint16_t p) { return p == context.destination.port; };
-  return kind_matches(match.namespaces, match.not_namespaces, of_namespace) &&
-         kind_matches(match.principals, match.not_principals, of_principal) &&
-         kind_matches(match.service_accounts, match.not_service_accounts, of_account) &&
-         kind_matches(match.source_ips, match.not_source_ips, of_source) &&
-         kind_matches(match.destination_ips, match.not_destination_ips, of_destination) &&
-         kind_matches(match.destination_ports, match.not_destination_ports, of_port);
+  const auto of_principal = [&](const StringMatch& m) { return truth(identity != nullptr && m.matches(principal)); };
+  const auto of_account = [&](const ServiceAccountMatch& m) {
+    return truth(identity != nullptr && m.namespace_name == identity->namespace_name &&
+                 m.service_account == identity->service_account);
+  };
+  return std::min({kind_matches(match.namespaces, match.not_namespaces, of_namespace),
+                   kind_matches(match.principals, match.not_principals, of_principal),
+                   kind_matches(match.service_accounts, match.not_service_accounts, of_account)});
+}
+
+Truth source_in(const Cidr& range, const Facts& facts) {
+  if (facts.source != nullptr) return truth(range.contains(*facts.source));
+  if (range.address.is_v4() != facts.destination.is_v4()) return Truth::kNever;
+  return range.length == 0 ? Truth::kAlways : Truth::kMaybe;
+}
+
+/// All kinds must agree.
+Truth match_matches(const PolicyMatch& match, const Facts& facts) {
+  const auto of_source = [&](const Cidr& c) { return source_in(c, facts); };
+  const auto of_destination = [&](const Cidr& c) { return truth(c.contains(facts.destination)); };
+  const auto of_port = [&](std::uint16_t p) { return facts.port ? truth(p == *facts.port) : Truth::kMaybe; };
+  return std::min({identity_matches(match, facts.identity),
+                   kind_matches(match.source_ips, match.not_source_ips, of_source),
+                   kind_matches(match.destination_ips, match.not_destination_ips, of_destination),
+                   kind_matches(match.destination_ports, match.not_destination_ports, of_port)});
 }
 
 /// An empty clause asks for nothing and matches. An empty match says nothing and is skipped, so a clause of only such
 /// does not match.
-bool clause_matches(const std::vector<PolicyMatch>& clause, const PolicyContext& context) {
-  return clause.empty() ||
-         std::ranges::any_of(clause, [&](const PolicyMatch& m) { return !m.empty() && match_matches(m, context); });
+Truth clause_matches(const std::vector<PolicyMatch>& clause, const Facts& facts) {
+  if (clause.empty()) return Truth::kAlways;
+  return any_of(clause, [&](const PolicyMatch& m) { return m.empty() ? Truth::kNever : match_matches(m, facts); });
 }
 
-bool policy_matches(const Policy& policy, const PolicyContext& context) {
-  return std::ranges::any_of(policy.rules, [&](const auto& rule) {
-    return std::ranges::all_of(rule, [&](const auto& clause) { return clause_matches(clause, context); });
+Truth policy_matches(const Policy& policy, const Facts& facts) {
+  return any_of(policy.rules, [&](const auto& rule) {
+    return all_of(rule, [&](const auto& clause) { return clause_matches(clause, facts); });
   });
+}
+
+/// The same of one connection.
+bool policy_matches(const Policy& policy, const PolicyContext& context) {
+  return policy_matches(policy, facts_of(context)) == Truth::kAlways;
 }
 
 /// The policies that apply to a workload, each once, and the first of its own list that is not known.
@@ -139,7 +197,46 @@ std::vector<std::string> dry_run_hits(const Applicable& applied, const PolicyCon
   return denies;
 }
 
+/// How the policies of one action, enforced or dry-run, match.
+struct Matches {
+  bool any = false;           ///< there is one
+  Truth one = Truth::kNever;  ///< some of them matches
+};
+
+Matches matches_of(const Applicable& applied, PolicyAction action, bool dry_run, const Facts& facts) {
+  Matches out;
+  for (const Policy* policy : applied.policies) {
+    if (policy->action != action || policy->dry_run != dry_run) continue;
+    out.any = true;
+    out.one = std::max(out.one, policy_matches(*policy, facts));
+  }
+  return out;
+}
+
+/// The outcome for connections to one address. Where dry_run_hits might have something to say of one of them, somebody
+/// must look.
+PlaintextOutcome outcome_of(const Applicable& applied, const Facts& facts) {
+  const Matches deny = matches_of(applied, PolicyAction::kDeny, false, facts);
+  if (deny.one == Truth::kAlways) return PlaintextOutcome::kDrop;
+  if (!applied.unknown.empty()) return PlaintextOutcome::kCheck;
+  const Matches allow = matches_of(applied, PolicyAction::kAllow, false, facts);
+  const Matches dry_allow = matches_of(applied, PolicyAction::kAllow, true, facts);
+  if (allow.any && allow.one == Truth::kNever) {
+    return dry_allow.one == Truth::kNever ? PlaintextOutcome::kDrop : PlaintextOutcome::kCheck;
+  }
+  const bool allowed = deny.one == Truth::kNever && (!allow.any || allow.one == Truth::kAlways);
+  if (!allowed) return PlaintextOutcome::kCheck;
+  const Matches dry_deny = matches_of(applied, PolicyAction::kDeny, true, facts);
+  const bool first_allow_hits = !allow.any && dry_allow.any && dry_allow.one != Truth::kAlways;
+  return dry_deny.one == Truth::kNever && !first_allow_hits ? PlaintextOutcome::kPass : PlaintextOutcome::kCheck;
+}
+
 }  // namespace
+
+std::string PolicyVerdict::rule() const {
+  if (!policy.empty()) return policy;
+  return allowed ? "none" : "no_allow_matched";
+}
 
 PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context) {
   const Applicable applied = applicable(state, destination);
@@ -149,9 +246,21 @@ PolicyVerdict evaluate(const State& state, const Workload& destination, const Po
   return verdict;
 }
 
-bool has_policies(const State& state, const Workload& destination) {
-  return !state.global_policies().empty() || !state.namespace_policies(destination.namespace_name).empty() ||
-         !destination.authorization_policies.empty();
+PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination,
+                                   std::span<const IpAddress> addresses) {
+  const Applicable applied = applicable(state, destination);
+  if (applied.policies.empty() && applied.unknown.empty()) return PlaintextOutcome::kPass;
+  std::optional<PlaintextOutcome> common;
+  for (const IpAddress& address : addresses) {
+    const PlaintextOutcome outcome = outcome_of(applied, {.destination = address, .port = {}});
+    if (common.value_or(outcome) != outcome) return PlaintextOutcome::kCheck;
+    common = outcome;
+  }
+  return common.value_or(PlaintextOutcome::kCheck);
+}
+
+PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination) {
+  return plaintext_outcome(state, destination, destination.addresses);
 }
 
 }  // namespace weft::state

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,11 +23,13 @@ struct StringMatch {
   enum class Kind : std::uint8_t { kExact, kPrefix, kSuffix, kPresence } kind = Kind::kExact;
   std::string value;  ///< unused with kPresence
   [[nodiscard]] bool matches(std::string_view text) const;
+  bool operator==(const StringMatch&) const = default;
 };
 
 struct ServiceAccountMatch {
   std::string namespace_name;
   std::string service_account;
+  bool operator==(const ServiceAccountMatch&) const = default;
 };
 
 /// The values of one match: kinds are ANDed, the values of one kind ORed.
@@ -38,6 +41,7 @@ struct PolicyMatch {
   std::vector<Cidr> destination_ips, not_destination_ips;
   std::vector<std::uint16_t> destination_ports, not_destination_ports;
   [[nodiscard]] bool empty() const;
+  bool operator==(const PolicyMatch&) const = default;
 };
 
 /// One L4 authorization policy (istio.security.Authorization). rules = OR of rules, a rule = AND of clauses, a clause =
@@ -50,6 +54,7 @@ struct Policy {
   bool dry_run = false;
   std::vector<std::vector<std::vector<PolicyMatch>>> rules;
   [[nodiscard]] std::string key() const { return namespace_name + "/" + name; }
+  bool operator==(const Policy&) const = default;
 };
 
 /// What a policy decision is made from. `source_identity` is the peer of the TLS session; unset for plaintext.
@@ -67,14 +72,29 @@ struct PolicyVerdict {
   std::string policy;
   std::string reason;  ///< for the log: "allowed by ns/name", "denied by ns/name", "no allow policy matched", …
   std::vector<std::string> dry_run_hits;  ///< policies marked dryRun that would have decided otherwise
+
+  /// What decided, in one word for labels: `policy`, or "none" (nothing had anything against it) and
+  /// "no_allow_matched". Neither has the "/" of a policy's key.
+  [[nodiscard]] std::string rule() const;
 };
 
 /// Decides by every policy that applies to `destination`: its namespace's, the global ones, and its own list. Pure: the
 /// same arguments give the same verdict. Semantics: "Policy" in ARCHITECTURE.md.
 [[nodiscard]] PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context);
 
-/// False where no policy at all applies to the workload: then nothing needs to look at plaintext connections. Policies
-/// that are not known yet and those marked dryRun count.
-[[nodiscard]] bool has_policies(const State& state, const Workload& destination);
+/// What is to become of connections without an identity, before one has come.
+enum class PlaintextOutcome : std::uint8_t {
+  kPass,   ///< every one is allowed, and there is nothing to report of it
+  kCheck,  ///< it depends on where one comes from and goes to, or there is something to report
+  kDrop,   ///< every one is denied
+};
+
+/// Decides by the same policies as evaluate, for a connection in plaintext from anywhere to any port of any of
+/// `addresses` (those of the workload, unless told otherwise). A policy that is not known yet denies and is to be
+/// reported, one marked dryRun is where it might have decided otherwise: both are kCheck. What cannot be told apart is
+/// kCheck too. Pure.
+[[nodiscard]] PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination);
+[[nodiscard]] PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination,
+                                                 std::span<const IpAddress> addresses);
 
 }  // namespace weft::state

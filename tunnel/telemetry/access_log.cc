@@ -13,18 +13,25 @@ namespace weft::telemetry {
 namespace {
 
 struct Field {
+  enum class Kind : std::uint8_t { kText, kNumber, kList } kind = Kind::kText;
   const char* name;
-  std::string value;
-  bool is_number = false;
+  std::string value;                               ///< of a text or a number
+  const std::vector<std::string>* list = nullptr;  ///< of a list, which is not empty
 };
 
 /// Collects the fields that have a value.
 class Fields {
  public:
   void text(const char* name, std::string value) {
-    if (!value.empty()) fields_.push_back({name, std::move(value)});
+    if (!value.empty()) fields_.push_back({Field::Kind::kText, name, std::move(value)});
   }
-  void number(const char* name, std::uint64_t value) { fields_.push_back({name, std::to_string(value), true}); }
+  void number(const char* name, std::uint64_t value) {
+    fields_.push_back({Field::Kind::kNumber, name, std::to_string(value)});
+  }
+  /// Borrows it.
+  void list(const char* name, const std::vector<std::string>& values) {
+    if (!values.empty()) fields_.push_back({Field::Kind::kList, name, "", &values});
+  }
   [[nodiscard]] const std::vector<Field>& all() const { return fields_; }
 
  private:
@@ -39,6 +46,12 @@ void add_party(Fields& fields, const char* const (&names)[4], const Party& party
                                             : "");
   fields.text(names[2], party.identity ? party.identity->to_uri() : "");
   fields.text(names[3], workload != nullptr ? workload->cluster_id : "");
+}
+
+/// The rule where it is a policy, and what else denied; "none" says nothing.
+void add_decision(Fields& fields, const PolicyDecision& decision) {
+  if (!decision.allowed || decision.rule.find('/') != std::string::npos) fields.text("policy", decision.rule);
+  fields.list("dry_run", decision.dry_run_hits);
 }
 
 std::string address(const Endpoint& endpoint) { return endpoint.address.valid() ? endpoint.to_string() : ""; }
@@ -59,7 +72,7 @@ Fields fields_of(const ConnectionResult& result) {
   const auto lasted = std::chrono::duration_cast<milliseconds>(result.ended - result.started).count();
   out.text("duration", std::to_string(std::max<std::int64_t>(lasted, 0)) + "ms");
   if (result.flag != ResponseFlag::kNone) out.text("response_flags", to_string(result.flag));
-  out.text("policy", result.policy);
+  if (result.decision) add_decision(out, *result.decision);
   out.text("traceparent", result.traceparent);
   out.text("error", result.error);
   return out;
@@ -89,36 +102,56 @@ std::string json_string(std::string_view value) {
   return out;
 }
 
+std::string joined(const std::vector<std::string>& values) {
+  std::string out;
+  for (const auto& value : values) out += (out.empty() ? "" : ",") + value;
+  return out;
+}
+
+std::string json_value(const Field& field) {
+  if (field.kind == Field::Kind::kNumber) return field.value;
+  if (field.kind == Field::Kind::kText) return json_string(field.value);
+  std::string out;
+  for (const auto& value : *field.list) out += (out.empty() ? "[" : ",") + json_string(value);
+  return out + ']';
+}
+
+constexpr std::string_view kMessage = "connection complete";
+
+/// The members of the JSON object.
+std::string json_members(const ConnectionResult& result) {
+  std::string out = "\"message\":" + json_string(kMessage);
+  const Fields fields = fields_of(result);
+  for (const auto& field : fields.all()) {
+    out += ",\"";
+    out += field.name;
+    out += "\":" + json_value(field);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string access_line(const ConnectionResult& result) {
-  std::string line = "connection complete";
+  std::string line(kMessage);
   const Fields fields = fields_of(result);
   for (const auto& field : fields.all()) {
+    const std::string value = field.list != nullptr ? joined(*field.list) : field.value;
     line += ' ';
     line += field.name;
     line += '=';
-    line += is_plain(field.value) ? field.value : log::quote(field.value);
+    line += is_plain(value) ? value : log::quote(value);
   }
   return line;
 }
 
-std::string access_json(const ConnectionResult& result) {
-  std::string out = "{";
-  const Fields fields = fields_of(result);
-  for (const auto& field : fields.all()) {
-    if (out.size() > 1) out += ',';
-    out += '"';
-    out += field.name;
-    out += "\":";
-    out += field.is_number ? field.value : json_string(field.value);
-  }
-  return out + '}';
-}
+std::string access_json(const ConnectionResult& result) { return '{' + json_members(result) + '}'; }
 
 void log_access(const ConnectionResult& result) {
   const bool well = result.error.empty() && result.flag == ResponseFlag::kNone;
-  if (!log::enabled(well ? log::Severity::kInfo : log::Severity::kWarn)) return;
+  const auto severity = well ? log::Severity::kInfo : log::Severity::kWarn;
+  if (!log::enabled(severity)) return;
+  if (log::format() == log::Format::kJson) return log::write_members(severity, json_members(result));
   const std::string line = access_line(result);
   if (well) {
     log::info("{}", line);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tunnel/base/clock.h"
 #include "tunnel/base/ip.h"
@@ -36,6 +37,15 @@ struct Party {
   std::optional<state::Identity> identity;          ///< proven by TLS, never guessed
 };
 
+/// What policy said of a connection.
+struct PolicyDecision {
+  bool allowed = true;
+  /// The policy that decided ("namespace/name"), or a word without "/" where it was none: "none" (nothing had anything
+  /// against it), "no_allow_matched", "unknown_workload".
+  std::string rule;
+  std::vector<std::string> dry_run_hits;  ///< policies marked dryRun that would have decided otherwise
+};
+
 /// Everything about one connection that is logged and counted; made when the connection is accepted, recorded exactly
 /// once when it ends. Owner: the connection.
 struct ConnectionResult {
@@ -43,15 +53,15 @@ struct ConnectionResult {
   Party source, destination;
   std::shared_ptr<const state::Service> service;  ///< the service dialled, null where none
   Endpoint hbone;                                 ///< the tunnel's far end, unset where none
-  bool mutual_tls = false;
+  bool mutual_tls = false;           ///< carried by TLS with both certificates, or failed on the way to that
   std::uint64_t bytes_sent = 0;      ///< from the source to the destination
   std::uint64_t bytes_received = 0;  ///< from the destination to the source
   SteadyTime started;
   SteadyTime ended;
   ResponseFlag flag = ResponseFlag::kNone;
-  std::string error;   ///< the reason in words, empty where it ended well
-  std::string policy;  ///< the policy that denied, where one did
-  std::string traceparent;
+  std::string error;                       ///< the reason in words, empty where it ended well
+  std::optional<PolicyDecision> decision;  ///< the last one; none at the source, which asks no policies
+  std::string traceparent;                 ///< as the CONNECT carried it
 };
 
 }  // namespace weft::telemetry

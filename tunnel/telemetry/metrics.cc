@@ -2,6 +2,7 @@
 #include "tunnel/telemetry/metrics.h"
 
 #include <prometheus/counter.h>
+#include <prometheus/gauge.h>
 #include <prometheus/registry.h>
 
 #include <array>
@@ -48,14 +49,18 @@ constexpr std::array<const char*, kLabelCount> kLabelNames = {
     "connection_security_policy",
 };
 
+const char* name_of(Reporter reporter) { return reporter == Reporter::kSource ? "source" : "destination"; }
+
 /// The values of all labels but response_flags, in the order of kLabelNames, as one string: the key of the cache.
 class LabelKey {
  public:
   explicit LabelKey(const ConnectionResult& result) {
     text_.reserve(512);
-    add(result.reporter == Reporter::kSource ? "source" : "destination");
-    add_party(result.source);
-    add_party(result.destination);
+    add(name_of(result.reporter));
+    add_party(result.source, result.source.identity);
+    // As in Istio: the source's principal is what TLS proved, the destination's is who it is to be.
+    const auto& to = result.destination;
+    add_party(to, to.identity || !to.workload ? to.identity : to.workload->identity());
     const auto* service = result.service.get();
     add(service != nullptr ? service->hostname : "");
     add(service != nullptr ? service->name : "");
@@ -73,10 +78,10 @@ class LabelKey {
     for (const char c : value.empty() ? std::string_view("unknown") : value) text_ += c == kEnd ? '_' : c;
     text_ += kEnd;
   }
-  void add_party(const Party& party) {
+  void add_party(const Party& party, const std::optional<state::Identity>& principal) {
     static const state::Workload nobody{};
-    const state::Workload& w = party.workload ? *party.workload : nobody;
     const bool known = party.workload != nullptr;
+    const state::Workload& w = known ? *party.workload : nobody;
     add(known ? w.workload_name : "");
     add(known ? w.namespace_name : party.identity ? party.identity->namespace_name : "");
     add(w.canonical_name);
@@ -86,7 +91,7 @@ class LabelKey {
     add(known ? w.cluster_id : "");
     add(w.locality.region);
     add(w.locality.zone);
-    add(party.identity ? party.identity->to_uri() : "");
+    add(principal ? principal->to_uri() : "");
   }
 
   std::string text_;
@@ -112,7 +117,11 @@ class ConnectionMetrics::Handle {
   prometheus::Counter* opened = nullptr;
   prometheus::Counter* received_bytes = nullptr;
   prometheus::Counter* sent_bytes = nullptr;
-  std::array<prometheus::Counter*, kFlagCount> closed{};  ///< by flag, made when first needed; under Impl::mutex
+  struct End {
+    prometheus::Counter* closed = nullptr;
+    prometheus::Counter* failed = nullptr;  ///< null for kNone
+  };
+  std::array<End, kFlagCount> ends{};  ///< by flag, made when first needed; under Impl::mutex
 };
 
 struct ConnectionMetrics::Impl {
@@ -120,9 +129,22 @@ struct ConnectionMetrics::Impl {
       : registry(std::move(r)),
         opened(family("istio_tcp_connections_opened_total", "TCP connections opened")),
         closed(family("istio_tcp_connections_closed_total", "TCP connections closed, by how they ended")),
+        failed(family("istio_tcp_connections_failed_total", "TCP connections closed with a flag")),
         received_bytes(family("istio_tcp_received_bytes_total", "Bytes that went from the source to the destination")),
         sent_bytes(family("istio_tcp_sent_bytes_total", "Bytes that went from the destination to the source")),
-        violations(family("weft_hbone_violations_total", "What HBONE peers did that no honest one does, by kind")) {}
+        violations(family("weft_hbone_violations_total", "What HBONE peers did that no honest one does, by kind")),
+        decisions(
+            family("weft_policy_decisions_total",
+                   "Decisions of policy on connections into pods of this node, and what dry-run policies would have "
+                   "decided otherwise")),
+        sockets(prometheus::BuildGauge()
+                    .Name("istio_tcp_sockets_open")
+                    .Help("TCP connections that capture brought and that are open, a tunnel as one")
+                    .Register(*registry)) {
+    for (const auto reporter : {Reporter::kSource, Reporter::kDestination}) {
+      open[static_cast<std::size_t>(reporter)] = &sockets.Add({{"reporter", name_of(reporter)}});
+    }
+  }
 
   prometheus::Family<prometheus::Counter>& family(const char* name, const char* help) {
     return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
@@ -150,9 +172,13 @@ struct ConnectionMetrics::Impl {
   }
 
   std::shared_ptr<prometheus::Registry> registry;
-  prometheus::Family<prometheus::Counter>&opened, &closed, &received_bytes, &sent_bytes, &violations;
+  prometheus::Family<prometheus::Counter>&opened, &closed, &failed, &received_bytes, &sent_bytes, &violations,
+      &decisions;
+  prometheus::Family<prometheus::Gauge>& sockets;
+  std::array<prometheus::Gauge*, 2> open{};  ///< by reporter
   std::mutex mutex;
-  std::unordered_map<std::string, std::shared_ptr<Handle>> handles;  ///< under mutex
+  std::unordered_map<std::string, std::shared_ptr<Handle>> handles;   ///< under mutex
+  std::unordered_map<std::string, prometheus::Counter*> by_decision;  ///< under mutex
 };
 
 ConnectionMetrics::ConnectionMetrics(std::shared_ptr<prometheus::Registry> registry)
@@ -178,9 +204,36 @@ void ConnectionMetrics::violation(std::string_view kind) {
 void ConnectionMetrics::closed(const std::shared_ptr<Handle>& handle, const ConnectionResult& result) {
   const auto counted = handle ? handle : opened(result);
   const std::scoped_lock lock(impl_->mutex);
-  auto& counter = counted->closed[static_cast<std::size_t>(result.flag)];
-  if (counter == nullptr) counter = &impl_->closed.Add(Impl::with_flag(*counted, result.flag));
-  counter->Increment();
+  auto& [closed, failed] = counted->ends[static_cast<std::size_t>(result.flag)];
+  if (closed == nullptr) {
+    const Labels labels = Impl::with_flag(*counted, result.flag);
+    closed = &impl_->closed.Add(labels);
+    if (result.flag != ResponseFlag::kNone) failed = &impl_->failed.Add(labels);
+  }
+  closed->Increment();
+  if (failed != nullptr) failed->Increment();
 }
+
+void ConnectionMetrics::decided(const PolicyDecision& decision) {
+  const std::scoped_lock lock(impl_->mutex);
+  const auto count = [this](const std::string& policy, bool allowed, const char* mode) {
+    const char* action = allowed ? "allow" : "deny";
+    auto& counter = impl_->by_decision[policy + ' ' + action + ' ' + mode];
+    if (counter == nullptr) {
+      counter = &impl_->decisions.Add({{"policy", policy}, {"action", action}, {"mode", mode}});
+    }
+    counter->Increment();
+  };
+  count(decision.rule, decision.allowed, "enforced");
+  for (const auto& policy : decision.dry_run_hits) count(policy, !decision.allowed, "dry_run");
+}
+
+OpenSocket ConnectionMetrics::socket(Reporter reporter) {
+  prometheus::Gauge* gauge = impl_->open[static_cast<std::size_t>(reporter)];
+  gauge->Increment();
+  return OpenSocket(gauge);
+}
+
+void CountedSocketCloses::operator()(prometheus::Gauge* gauge) const { gauge->Decrement(); }
 
 }  // namespace weft::telemetry

@@ -14,7 +14,7 @@ using test::state_of;
 using ::testing::HasSubstr;
 using Kind = Decision::Kind;
 
-const PodFacts kPod{"shop", "web", {ip("10.0.0.5"), ip("fd00::5")}};
+const PodFacts kPod{"shop", "web", {ip("10.0.0.5"), ip("fd00::5")}, {}, false};
 
 Decision decide_with(state::Workload workload, const PodFacts& pod = kPod) {
   return decide(state_of({std::move(workload)}).get(), pod, "n1");
@@ -47,11 +47,35 @@ TEST(EnrolmentPolicy, ChecksPlaintextWhereANamedPolicyIsUnknown) {
   EXPECT_EQ(decide_with(workload).inbound, bpf::InboundPlaintext::kCheck);
 }
 
+TEST(EnrolmentPolicy, DropsPlaintextWhereNoneIsLetIn) {
+  const auto state = state_of({fitting()}, {test::strict_policy()});
+  EXPECT_EQ(decide(state.get(), kPod, "n1").inbound, bpf::InboundPlaintext::kDrop);
+}
+
+TEST(EnrolmentPolicy, PoliciesCountForAPodThatDoesNotFitItsWorkload) {
+  const auto state = state_of({fitting()}, {test::strict_policy()});
+  PodFacts moved = kPod;
+  moved.addresses = {ip("10.0.0.6")};
+  const Decision d = decide(state.get(), moved, "n1");
+  EXPECT_EQ(d.kind, Kind::kRefused);
+  EXPECT_EQ(d.inbound, bpf::InboundPlaintext::kDrop);
+}
+
+TEST(EnrolmentPolicy, TheBypassLetsPlaintextInWhateverThePolicies) {
+  PodFacts bypass = kPod;
+  bypass.inbound_bypass = true;
+  const auto state = state_of({fitting()}, {test::strict_policy(), test::namespace_policy("deny")});
+  EXPECT_EQ(decide(state.get(), bypass, "n1").inbound, bpf::InboundPlaintext::kPass);
+  EXPECT_EQ(decide(state.get(), bypass, "n1").kind, Kind::kEnrol);
+  EXPECT_EQ(decide(nullptr, bypass, "n1").inbound, bpf::InboundPlaintext::kPass);
+  EXPECT_EQ(decide(nullptr, bypass, "n1").kind, Kind::kPending);
+}
+
 TEST(EnrolmentPolicy, LeavesAPodAloneThatIsNoWorkload) {
-  const Decision d = decide_with(fitting(), {"shop", "other", {ip("10.0.0.5")}});
+  const Decision d = decide_with(fitting(), {"shop", "other", {ip("10.0.0.5")}, {}, false});
   EXPECT_EQ(d.kind, Kind::kPlain);
   EXPECT_THAT(d.reason, HasSubstr("shop/other is not a workload"));
-  EXPECT_EQ(decide_with(fitting(), {"elsewhere", "web", kPod.addresses}).kind, Kind::kPlain);
+  EXPECT_EQ(decide_with(fitting(), {"elsewhere", "web", kPod.addresses, {}, false}).kind, Kind::kPlain);
 }
 
 TEST(EnrolmentPolicy, LeavesAlone) {
@@ -69,7 +93,7 @@ TEST(EnrolmentPolicy, LeavesAlone) {
 
 TEST(EnrolmentPolicy, RefusesOtherAddressesAndNamesBoth) {
   for (const auto& addresses : {std::vector{ip("10.0.0.6")}, std::vector{ip("10.0.0.5")}, std::vector<IpAddress>{}}) {
-    const Decision d = decide_with(fitting(), {"shop", "web", addresses});
+    const Decision d = decide_with(fitting(), {"shop", "web", addresses, {}, false});
     EXPECT_EQ(d.kind, Kind::kRefused);
     EXPECT_THAT(d.reason, HasSubstr("workloadIps 10.0.0.5, fd00::5"));
     EXPECT_THAT(d.reason, HasSubstr("has the addresses " + (addresses.empty() ? "none" : addresses[0].to_string())));

@@ -228,6 +228,58 @@ TEST_F(EnrolmentTest, ChecksPlaintextBeforeTheWorkersKnowThePolicyAndPassesAfter
   EXPECT_THAT(journal_, Contains("set_pod 0 enrolled pass"));
 }
 
+TEST_F(EnrolmentTest, DropsBeforeTheWorkersKnowThePolicyAndChecksAgainOnlyAfter) {
+  const auto workload = hbone_workload("web", {ip("10.0.0.5")});
+  enrolment_->apply(state_of({workload}, {test::namespace_policy("deny")}));
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  journal_.clear();
+  enrolment_->apply(state_of({workload}, {test::strict_policy()}));
+  EXPECT_LT(position("set_pod 0 enrolled drop"), position("state"));
+  journal_.clear();
+  enrolment_->apply(state_of({workload}, {test::namespace_policy("deny")}));
+  EXPECT_LT(position("state"), position("set_pod 0 enrolled check"));
+  EXPECT_THAT(journal_, Contains("set_pod 0 enrolled check"));
+}
+
+TEST_F(EnrolmentTest, CutsLivePlaintextThatAChangeDeniesAndNothingElse) {
+  const auto workload = hbone_workload("web", {ip("10.0.0.5")});
+  const auto at = [](const char* text) { return Endpoint::parse(text).value(); };
+  enrolment_->apply(state_of({workload}));
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  netns_.live = {{at("10.0.0.5:9"), at("10.0.0.6:1000")}, {at("10.0.0.5:80"), at("10.0.0.6:1001")}};
+  enrolment_->apply(state_of({workload}));
+  EXPECT_EQ(netns_.looks, 0) << "nothing denies anything";
+  enrolment_->apply(state_of({workload}, {test::namespace_policy("deny-9")}));
+  enrolment_->apply(state_of({workload}, {test::namespace_policy("deny-9")}));
+  EXPECT_EQ(netns_.looks, 1) << "the second time no policy has changed";
+  EXPECT_THAT(netns_.live, testing::ElementsAre(testing::Pair(at("10.0.0.5:80"), at("10.0.0.6:1001"))));
+  enrolment_->apply(state_of({workload}, {test::strict_policy()}));
+  EXPECT_THAT(netns_.live, IsEmpty());
+  // What is there although nothing could come in is older than the pod's enrolment.
+  netns_.live = {{at("10.0.0.5:80"), at("10.0.0.6:1002")}};
+  enrolment_->apply(state_of({workload}, {test::strict_policy(), test::namespace_policy("deny-9")}));
+  EXPECT_EQ(netns_.live.size(), 1U);
+}
+
+TEST_F(EnrolmentTest, APodThatBypassesPassesPlaintextAlsoAfterARestart) {
+  const auto state = state_of({hbone_workload("web", {ip("10.0.0.5")})}, {test::strict_policy()});
+  enrolment_->apply(state);
+  auto request = request_for("web", "10.0.0.5");
+  request.annotations = {{std::string(cni::kBypassInbound), "true"}};
+  ASSERT_TRUE(enrolment_->handle(std::move(request)).enrolled);
+  EXPECT_EQ(capture_.by_slot[0].inbound, bpf::InboundPlaintext::kPass);
+  start_agent();
+  EXPECT_EQ(capture_.by_slot[0].inbound, bpf::InboundPlaintext::kPass);
+  EXPECT_TRUE(capture_.by_slot[0].enrolled);
+  enrolment_->apply(state);
+  EXPECT_EQ(capture_.by_slot[0].inbound, bpf::InboundPlaintext::kPass);
+  // Any other value is none.
+  auto other = request_for("web", "10.0.0.5", "another");
+  other.annotations = {{std::string(cni::kBypassInbound), "yes"}};
+  ASSERT_TRUE(enrolment_->handle(std::move(other)).enrolled);
+  EXPECT_EQ(capture_.by_slot[0].inbound, bpf::InboundPlaintext::kDrop);
+}
+
 TEST_F(EnrolmentTest, KeepsAnEnrolledPodWhoseWorkloadChangesItsAddresses) {
   enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
   ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);

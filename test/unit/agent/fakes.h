@@ -36,7 +36,9 @@ class FakeCapture : public CaptureMaps {
       }
     }
     journal_.push_back("set_pod " + std::to_string(pod.slot) + (pod.enrolled ? " enrolled" : " wired") +
-                       (pod.inbound == bpf::InboundPlaintext::kCheck ? " check" : " pass"));
+                       (pod.inbound == bpf::InboundPlaintext::kCheck  ? " check"
+                        : pod.inbound == bpf::InboundPlaintext::kDrop ? " drop"
+                                                                      : " pass"));
     by_slot[pod.slot] = pod;
     return {};
   }
@@ -137,7 +139,21 @@ class FakeNetns : public NetnsAccess {
     }
     return all;
   }
+  Result<std::vector<CutConnection>> cut_plaintext(int /*netns_fd*/, const DeniedBy& denied_by) override {
+    std::vector<CutConnection> cut;
+    std::erase_if(live, [&](const auto& connection) {
+      const auto& [application, client] = connection;
+      std::string rule = denied_by(application, client);
+      if (rule.empty()) return false;
+      cut.push_back({application, client, std::move(rule)});
+      return true;
+    });
+    ++looks;
+    return cut;
+  }
   bool fail_listeners = false;
+  std::vector<std::pair<Endpoint, Endpoint>> live;  ///< plaintext connections: application, client
+  int looks = 0;                                    ///< at live
 };
 
 /// A directory of the test's own, removed at its end.
@@ -174,11 +190,28 @@ inline state::Workload hbone_workload(const std::string& name, std::vector<IpAdd
   return w;
 }
 
+/// Denies one port to everybody, so that plaintext must be looked at.
 inline state::Policy namespace_policy(const std::string& name) {
+  state::PolicyMatch match;
+  match.destination_ports = {9};
   state::Policy p;
+  p.rules = {{{std::move(match)}}};
   p.name = name;
   p.namespace_name = "shop";
   p.scope = state::PolicyScope::kNamespace;
+  p.action = state::PolicyAction::kDeny;
+  return p;
+}
+
+/// What istiod makes of PeerAuthentication STRICT.
+inline state::Policy strict_policy() {
+  state::PolicyMatch match;
+  match.not_principals = {{state::StringMatch::Kind::kPresence, ""}};
+  state::Policy p;
+  p.rules = {{{std::move(match)}}};
+  p.name = "istio_converted_static_strict";
+  p.namespace_name = "istio-system";
+  p.scope = state::PolicyScope::kGlobal;
   p.action = state::PolicyAction::kDeny;
   return p;
 }

@@ -41,9 +41,11 @@ TEST(Conf, DefaultsWhereNothingIsSaid) {
 
 TEST(Conf, TakesTheAnnotationsThatItUnderstands) {
   const auto conf = parse(with(R"("runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":"b",
+      "ambient.istio.io/bypass-inbound-capture":"true",
       "istio.io/reroute-virtual-interfaces":"vm0","traffic.sidecar.istio.io/kubevirtInterfaces":7}})"));
   ASSERT_TRUE(conf);
-  EXPECT_THAT(conf->annotations, ElementsAre(testing::Pair("istio.io/reroute-virtual-interfaces", "vm0")));
+  EXPECT_THAT(conf->annotations, ElementsAre(testing::Pair("ambient.istio.io/bypass-inbound-capture", "true"),
+                                             testing::Pair("istio.io/reroute-virtual-interfaces", "vm0")));
   for (const char* odd : {R"("runtimeConfig":7)", R"("runtimeConfig":{"io.kubernetes.cri.pod-annotations":[]})"}) {
     const auto ignored = parse(with(odd));
     ASSERT_TRUE(ignored);

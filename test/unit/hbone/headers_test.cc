@@ -131,6 +131,13 @@ TEST(Forwarded, WhatIsNoEndpointGivesNone) {
   }
 }
 
+TEST(Forwarded, TheHostIsTheServiceThatWasDialled) {
+  EXPECT_EQ(forwarded_host(forwarded(Endpoint::parse("10.0.0.1:1").value(), "db.bank.svc")), "db.bank.svc");
+  EXPECT_EQ(forwarded_host(R"(for="[fd00::1]:1";host="a \"b\"")"), "a \"b\"");
+  for (const char* none : {"", "for=\"10.0.0.1:1\"", "host", "for=\"host=x\""})
+    EXPECT_EQ(forwarded_host(none), "") << none;
+}
+
 TEST(Traceparent, WellFormedComesBack) {
   const std::string good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   EXPECT_EQ(traceparent(good, 1, 2), good);

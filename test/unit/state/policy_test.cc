@@ -70,6 +70,7 @@ TEST(PolicyDecision, NoPolicyAllows) {
   const auto verdict = decide({});
   EXPECT_TRUE(verdict.allowed);
   EXPECT_EQ(verdict.policy, "");
+  EXPECT_EQ(verdict.rule(), "none");
 }
 
 TEST(PolicyDecision, AnyDenyMatchDenies) {
@@ -77,6 +78,7 @@ TEST(PolicyDecision, AnyDenyMatchDenies) {
   EXPECT_FALSE(verdict.allowed);
   EXPECT_EQ(verdict.policy, "ns/deny");
   EXPECT_EQ(verdict.reason, "denied by ns/deny");
+  EXPECT_EQ(verdict.rule(), "ns/deny");
 }
 
 TEST(PolicyDecision, NoAllowPolicyAllows) {
@@ -97,6 +99,7 @@ TEST(PolicyDecision, WithoutAnAllowMatchAllowPoliciesDeny) {
   EXPECT_FALSE(verdict.allowed);
   EXPECT_EQ(verdict.policy, "");
   EXPECT_EQ(verdict.reason, "no allow policy matched");
+  EXPECT_EQ(verdict.rule(), "no_allow_matched");
 }
 
 // ---- which policies apply
@@ -146,24 +149,6 @@ TEST(PolicyScopes, AnUnknownPolicyDeniesUntilItArrives) {
   late.scope = PolicyScope::kWorkloadSelector;
   state = build({naming}, {}, {allow(everything()), late});
   EXPECT_TRUE(evaluate(*state, *state->workloads()[0], context()).allowed);
-}
-
-TEST(PolicyScopes, HasPoliciesSeesEveryWayThatOneApplies) {
-  const Workload server = pod("server", {"10.0.0.2"});
-  const auto has = [&](Workload workload, std::vector<Policy> policies) {
-    const auto state = build({std::move(workload)}, {}, std::move(policies));
-    return has_policies(*state, *state->workloads()[0]);
-  };
-  EXPECT_FALSE(has(server, {}));
-  EXPECT_TRUE(has(server, {deny({})}));
-  Policy other = deny({});
-  other.namespace_name = "elsewhere";
-  EXPECT_FALSE(has(server, {other}));
-  other.scope = PolicyScope::kGlobal;
-  EXPECT_TRUE(has(server, {other}));
-  Workload naming = server;
-  naming.authorization_policies = {"ns/unknown"};
-  EXPECT_TRUE(has(naming, {}));
 }
 
 // ---- rules, clauses, matches

@@ -6,6 +6,10 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/spdlog.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "test/unit/telemetry/fixture.h"
@@ -53,12 +57,23 @@ TEST(AccessLine, AnIdentityAloneGivesTheNamespace) {
 TEST(AccessLine, EndsWithWhatWentWrong) {
   ConnectionResult result = sample();
   result.flag = ResponseFlag::kDeny;
-  result.policy = "shop/deny-web";
+  result.decision = {.allowed = false, .rule = "shop/deny-web", .dry_run_hits = {}};
   result.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   result.error = "denied by shop/deny-web";
   EXPECT_THAT(access_line(result), EndsWith("duration=1500ms response_flags=DENY policy=shop/deny-web "
                                             "traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 "
                                             "error=\"denied by shop/deny-web\""));
+}
+
+TEST(AccessLine, NamesTheRuleThatDecidedAndTheDryRunsThatWouldNot) {
+  ConnectionResult result = sample();
+  result.decision = {.allowed = true, .rule = "none", .dry_run_hits = {}};
+  EXPECT_THAT(access_line(result), EndsWith("duration=1500ms"));
+  result.decision = {.allowed = true, .rule = "shop/allow-web", .dry_run_hits = {"shop/a", "shop/b"}};
+  EXPECT_THAT(access_line(result), EndsWith("duration=1500ms policy=shop/allow-web dry_run=shop/a,shop/b"));
+  EXPECT_THAT(access_json(result), EndsWith(R"("policy":"shop/allow-web","dry_run":["shop/a","shop/b"]})"));
+  result.decision = {.allowed = false, .rule = "no_allow_matched", .dry_run_hits = {}};
+  EXPECT_THAT(access_line(result), EndsWith("duration=1500ms policy=no_allow_matched"));
 }
 
 TEST(AccessLine, APeersWordsCannotForgeALineOrAField) {
@@ -75,7 +90,8 @@ TEST(AccessLine, APeersWordsCannotForgeALineOrAField) {
 
 TEST(AccessJson, OneObjectWithNumbersAsNumbers) {
   EXPECT_EQ(access_json(sample()),
-            "{\"src.addr\":\"10.0.0.1:40000\",\"src.workload\":\"web-7d4b\",\"src.namespace\":\"shop\","
+            "{\"message\":\"connection "
+            "complete\",\"src.addr\":\"10.0.0.1:40000\",\"src.workload\":\"web-7d4b\",\"src.namespace\":\"shop\","
             "\"src.identity\":\"spiffe://cluster.local/ns/shop/sa/web\",\"src.cluster\":\"Kubernetes\","
             "\"dst.addr\":\"10.0.0.2:15008\",\"dst.hbone_addr\":\"10.0.0.2:5432\","
             "\"dst.service\":\"db.shop.svc.cluster.local\",\"dst.workload\":\"db-0\",\"dst.namespace\":\"shop\","
@@ -116,6 +132,36 @@ TEST_F(LogAccess, NothingWhereTheLevelHidesIt) {
   spdlog::default_logger()->set_level(spdlog::level::warn);
   log_access(sample());
   EXPECT_EQ(text_.str(), "");
+}
+
+TEST(LogAccessAsJson, IsOneObjectWithTheFieldsAsFields) {
+  const auto before = spdlog::default_logger();
+  std::string directory = (std::filesystem::temp_directory_path() / "weft-log-XXXXXX").string();
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  ASSERT_TRUE(log::init("info", log::Format::kJson, directory + "/log"));
+  log_access(sample());
+  ConnectionResult failed = sample();
+  failed.error = "connect: \"refused\"";
+  log_access(failed);
+  log::info("another line");
+  ASSERT_TRUE(log::set_level("warn"));
+  log_access(sample());
+  std::stringstream text;
+  text << std::ifstream(directory + "/log").rdbuf();
+  ASSERT_TRUE(log::init("info", log::Format::kText, directory + "/log"));
+  spdlog::set_default_logger(before);
+  std::filesystem::remove_all(directory);
+
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 3U) << "a level that hides it hides it in JSON too";
+  EXPECT_EQ(lines[0].at("level"), "info");
+  EXPECT_EQ(lines[0].at("message"), "connection complete");
+  EXPECT_EQ(lines[0].at("src.workload"), "web-7d4b");
+  EXPECT_EQ(lines[0].at("bytes_sent"), 100);
+  EXPECT_EQ(lines[1].at("level"), "warning");
+  EXPECT_EQ(lines[1].at("error"), "connect: \"refused\"");
+  EXPECT_EQ(lines[2].at("message"), "another line");
 }
 
 TEST(ResponseFlagText, IstiosSpellings) {

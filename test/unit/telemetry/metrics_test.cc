@@ -80,6 +80,19 @@ TEST_F(MetricsTest, LabelsAreIstios) {
                                      {"connection_security_policy", "mutual_tls"}}));
 }
 
+/// The source's principal is what TLS proved; the destination's is that of its workload, proven or not.
+TEST_F(MetricsTest, PrincipalsAreIstios) {
+  auto plain = sample();
+  plain.source.identity.reset();
+  plain.destination.identity.reset();
+  (void)metrics_.opened(plain);
+  const auto opened = series("istio_tcp_connections_opened_total");
+  ASSERT_EQ(opened.size(), 1U);
+  EXPECT_EQ(opened[0].first.at("source_principal"), "unknown");
+  EXPECT_EQ(opened[0].first.at("source_workload_namespace"), "shop");
+  EXPECT_EQ(opened[0].first.at("destination_principal"), plain.destination.workload->identity().to_uri());
+}
+
 TEST_F(MetricsTest, WhatIsNotKnownIsUnknown) {
   ConnectionResult bare;
   bare.reporter = Reporter::kDestination;
@@ -115,6 +128,50 @@ TEST_F(MetricsTest, TheEndIsCountedUnderItsFlag) {
   metrics_.closed(handle, result);
   EXPECT_THAT(by_flag("istio_tcp_connections_opened_total"), ElementsAre(Pair("-", 1)));
   EXPECT_THAT(by_flag("istio_tcp_connections_closed_total"), ElementsAre(Pair("CONNECT", 1)));
+}
+
+TEST_F(MetricsTest, WhatEndsWithAFlagFailed) {
+  auto result = sample();
+  metrics_.closed(metrics_.opened(result), result);
+  EXPECT_THAT(by_flag("istio_tcp_connections_failed_total"), ::testing::IsEmpty());
+  result.flag = ResponseFlag::kDeny;
+  metrics_.closed(metrics_.opened(result), result);
+  metrics_.closed(nullptr, result);
+  EXPECT_THAT(by_flag("istio_tcp_connections_failed_total"), ElementsAre(Pair("DENY", 2)));
+}
+
+TEST_F(MetricsTest, DecisionsAreCountedByTheRuleAndDryRunsByWhatTheyWouldHaveDone) {
+  metrics_.decided({.allowed = true, .rule = "none", .dry_run_hits = {"ns/dry", "ns/drier"}});
+  metrics_.decided({.allowed = false, .rule = "ns/deny", .dry_run_hits = {}});
+  metrics_.decided({.allowed = false, .rule = "no_allow_matched", .dry_run_hits = {"ns/dry"}});
+  metrics_.decided({.allowed = false, .rule = "ns/deny", .dry_run_hits = {}});
+  const auto of = [](const char* policy, const char* action, const char* mode) {
+    return Labels{{"policy", policy}, {"action", action}, {"mode", mode}};
+  };
+  EXPECT_THAT(series("weft_policy_decisions_total"),
+              UnorderedElementsAre(
+                  Pair(of("none", "allow", "enforced"), 1), Pair(of("ns/dry", "deny", "dry_run"), 1),
+                  Pair(of("ns/drier", "deny", "dry_run"), 1), Pair(of("ns/deny", "deny", "enforced"), 2),
+                  Pair(of("no_allow_matched", "deny", "enforced"), 1), Pair(of("ns/dry", "allow", "dry_run"), 1)));
+}
+
+TEST_F(MetricsTest, OpenSocketsAreThoseThatLive) {
+  const auto open = [this] {
+    std::map<std::string, double> out;
+    for (const auto& family : registry_->Collect()) {
+      if (family.name != "istio_tcp_sockets_open") continue;
+      for (const auto& metric : family.metric) out[metric.label.at(0).value] = metric.gauge.value;
+    }
+    return out;
+  };
+  EXPECT_THAT(open(), ElementsAre(Pair("destination", 0), Pair("source", 0)));
+  {
+    OpenSocket first = metrics_.socket(Reporter::kSource);
+    const OpenSocket moved = std::move(first);
+    const OpenSocket other = metrics_.socket(Reporter::kDestination);
+    EXPECT_THAT(open(), ElementsAre(Pair("destination", 1), Pair("source", 1)));
+  }
+  EXPECT_THAT(open(), ElementsAre(Pair("destination", 0), Pair("source", 0)));
 }
 
 TEST_F(MetricsTest, AConnectionThatNeverOpenedIsCountedAsBoth) {

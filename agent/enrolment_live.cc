@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plaintext that came past the agent while no policy had anything to say of it, and that one denies now.
+#include <algorithm>
+
+#include "agent/enrolment.h"
+#include "tunnel/base/log.h"
+#include "tunnel/state/policy.h"
+
+namespace weft::agent {
+namespace {
+
+state::PolicyVerdict verdict_of(const state::State& state, const state::Workload& workload, const Endpoint& application,
+                                const Endpoint& client) {
+  return state::evaluate(state, workload,
+                         {.source_identity = {}, .source = client.address, .destination = application});
+}
+
+bool same_policies(const state::State& a, const state::State& b) {
+  return std::ranges::equal(a.policies(), b.policies(), [](const auto& x, const auto& y) { return *x == *y; });
+}
+
+}  // namespace
+
+/// The capture map has the new outcome already, so that nothing comes in between. What was denied before stays: it is
+/// older than the pod's enrolment.
+void Enrolment::cut_newly_denied(const state::State& before) {
+  const bool same = same_policies(before, *state_);
+  for (const auto& [key, attachment] : attachments_) {
+    const Registration& r = attachment.registration;
+    if (!r.enrolled || attachment.inbound == bpf::InboundPlaintext::kPass) continue;
+    const auto then = before.workload_by_uid(r.workload_uid), now = state_->workload_by_uid(r.workload_uid);
+    if (!then || !now || (same && then->authorization_policies == now->authorization_policies)) continue;
+    if (state::plaintext_outcome(before, *then, r.addresses) == state::PlaintextOutcome::kDrop) continue;
+    const auto denied_by = [&](const Endpoint& application, const Endpoint& client) -> std::string {
+      const auto verdict = verdict_of(*state_, *now, application, client);
+      if (verdict.allowed || !verdict_of(before, *then, application, client).allowed) return "";
+      return verdict.rule();
+    };
+    const auto cut = netns_.cut_plaintext(attachment.netns->get(), denied_by);
+    if (!cut) {
+      log::warn("live plaintext connections of the pod cannot be checked against its policies pod={} error={}", r.pod(),
+                log::quote(cut.error().message()));
+      continue;
+    }
+    for (const auto& c : *cut) {
+      log::warn("plaintext connection cut pod={} src.addr={} dst.addr={} response_flags=DENY policy={}", r.pod(),
+                c.client.to_string(), c.application.to_string(), c.rule);
+    }
+  }
+}
+
+}  // namespace weft::agent
