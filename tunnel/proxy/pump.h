@@ -120,7 +120,7 @@ class SocketPump {
     bool queued = false;  ///< waits among the loop's bulk work
   };
   Half& other(Half& half) { return &half == &left_ ? right_ : left_; }
-  void copy(Half& from);
+  void copy(Half& from, std::size_t at_most = loop::kLightQuantum);
   void break_off(const std::string& why);
 
   Half left_, right_;
