@@ -31,7 +31,9 @@ void skip_address_detection(const Netns& netns) {
 
 }  // namespace
 
-std::string Mesh::Service::hostname() const { return name + "." + namespace_name + ".svc.cluster.local"; }
+std::string Mesh::Service::hostname() const {
+  return more.value("hostname", name + "." + namespace_name + ".svc.cluster.local");
+}
 
 Mesh::Mesh(MeshOptions options) : options_(std::move(options)) {
   must_run({program("weftctl"), "ca", "init", ca_dir()});
@@ -59,6 +61,9 @@ void Mesh::wire_nodes() {
   Node& a = *nodes_[0];
   Node& b = *nodes_[1];
   connect_veth(a.netns(), Node::kWire, b.netns(), Node::kWire);
+  if (options_.mtu != 0) {
+    for (const Node* end : {&a, &b}) end->netns().ip("link set dev wire mtu " + std::to_string(options_.mtu));
+  }
   for (const auto& [here, there] : {std::pair{&a, &b}, std::pair{&b, &a}}) {
     const std::string far = std::to_string(there->index());
     here->netns().ip("addr add " + here->address_v4().to_string() + "/24 dev wire");
@@ -120,7 +125,7 @@ void Mesh::remove_pod(Pod& pod) {
 
 std::pair<IpAddress, IpAddress> Mesh::add_service(const std::string& namespace_name, const std::string& name,
                                                   std::uint16_t port, std::uint16_t target_port,
-                                                  const std::vector<Pod*>& backends) {
+                                                  const std::vector<Pod*>& backends, const json& more) {
   const std::string number = std::to_string(services_.size() + 1);
   services_.push_back({.namespace_name = namespace_name,
                        .name = name,
@@ -128,13 +133,22 @@ std::pair<IpAddress, IpAddress> Mesh::add_service(const std::string& namespace_n
                        .target_port = target_port,
                        .backends = backends,
                        .v4 = address("10.96.0." + number),
-                       .v6 = address("fd96::" + number)});
+                       .v6 = address("fd96::" + number),
+                       .more = more});
   apply();
   return {services_.back().v4, services_.back().v6};
 }
 
 void Mesh::set_policy(const json& policy) {
   policies_[policy.at("namespace").get<std::string>() + "/" + policy.at("name").get<std::string>()] = policy;
+  apply();
+}
+
+void Mesh::set_policies(const std::vector<json>& policies) {
+  policies_.clear();
+  for (const auto& policy : policies) {
+    policies_[policy.at("namespace").get<std::string>() + "/" + policy.at("name").get<std::string>()] = policy;
+  }
   apply();
 }
 
@@ -178,11 +192,13 @@ json Mesh::configuration() const {
     if (pod->options_.enrolled) result["workloads"].push_back(workload(*pod));
   }
   for (const auto& service : services_) {
-    result["services"].push_back({{"name", service.name},
-                                  {"namespace", service.namespace_name},
-                                  {"hostname", service.hostname()},
-                                  {"vips", {"/" + service.v4.to_string(), "/" + service.v6.to_string()}},
-                                  {"ports", {{std::to_string(service.port), service.target_port}}}});
+    json entry = {{"name", service.name},
+                  {"namespace", service.namespace_name},
+                  {"hostname", service.hostname()},
+                  {"vips", {"/" + service.v4.to_string(), "/" + service.v6.to_string()}},
+                  {"ports", {{std::to_string(service.port), service.target_port}}}};
+    entry.update(service.more);
+    result["services"].push_back(entry);
   }
   for (const auto& [key, policy] : policies_) result["policies"].push_back(policy);
   result["policies"].push_back({{"name", "version-" + std::to_string(version_)},

@@ -147,6 +147,7 @@ struct MeshOptions {
   bool start_agents = true;
   std::vector<std::string> agent_arguments = {};  ///< added to each agent's command line
   Primary primary = Primary::kPtp;
+  int mtu = 0;  ///< of the wire and of the pods' interfaces; 0: the kernel's
   std::optional<FakeFelix::HostAction> felix = {};  ///< Felix' rules on every node, and every pod an endpoint of them
 };
 
@@ -170,13 +171,17 @@ class Mesh {
   /// DEL, and the pod's namespace goes with its programs.
   void remove_pod(Pod& pod);
 
-  /// Makes a service over pods; `port` leads to their `target_port`. Gives its VIPs, IPv4 first.
+  /// Makes a service over pods; `port` leads to their `target_port`. Gives its VIPs, IPv4 first. `more` are further
+  /// keys for its entry in the configuration.
   std::pair<IpAddress, IpAddress> add_service(const std::string& namespace_name, const std::string& name,
                                               std::uint16_t port, std::uint16_t target_port,
-                                              const std::vector<Pod*>& backends);
+                                              const std::vector<Pod*>& backends,
+                                              const nlohmann::json& more = nlohmann::json::object());
   /// Adds a policy in ztunnel's local format, or replaces the one of this namespace and name.
   void set_policy(const nlohmann::json& policy);
   void remove_policy(const std::string& namespace_name, const std::string& name);
+  /// These instead of all that there were, at once.
+  void set_policies(const std::vector<nlohmann::json>& policies);
 
   [[nodiscard]] const MeshOptions& options() const { return options_; }
   [[nodiscard]] const ScratchDir& folder() const { return folder_; }
@@ -197,6 +202,7 @@ class Mesh {
     std::uint16_t port, target_port;
     std::vector<Pod*> backends;
     IpAddress v4, v6;
+    nlohmann::json more;
     [[nodiscard]] std::string hostname() const;
   };
 

@@ -54,6 +54,7 @@ void Mesh::write_conflist(Pod& pod) {
   const json args = {{"cni", {{"ips", {pod.v4_.to_string(), pod.v6_.to_string()}}}}};
   const Primary primary = pod.options_.primary.value_or(options_.primary);
   json plugins = primary_plugins(primary, ipam, args);
+  if (options_.mtu != 0) plugins.front()["mtu"] = options_.mtu;
   json weft = {{"type", "weft-cni"}, {"agentSocket", on.socket()}, {"bpfRoot", on.bpf_root()}, {"logLevel", "debug"}};
   if (!pod.options_.annotations.empty()) weft["capabilities"] = {{kAnnotations, true}};
   weft.update(pod.options_.weft_conf);
