@@ -298,6 +298,7 @@ void Tunnel::fail(const std::string& why) {
   if (state_ == State::kClosed) return;
   const TunnelPhase reached = phase();
   state_ = State::kClosed;
+  ending_ = {reached, why};
   timer_.cancel();
   ping_timer_.cancel();
   watcher_.reset();

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,12 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   [[nodiscard]] const Endpoint& peer() const { return peer_; }
   [[nodiscard]] const Endpoint& local() const { return local_; }
   [[nodiscard]] int fd() const { return fd_.get(); }
+  /// How it ended, null while it has not: a stream that is told of its end in the tunnel's destructor may ask.
+  struct Ending {
+    TunnelPhase phase;
+    std::string why;
+  };
+  [[nodiscard]] const Ending* ending() const { return ending_ ? &*ending_ : nullptr; }
   /// As H2Session::violation(); also once it is closed.
   [[nodiscard]] std::string_view violation() const { return session_ ? session_->violation() : std::string_view(); }
 
@@ -138,6 +145,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   int unanswered_pings_ = 0;
   Endpoint peer_, local_;
   state::Identity peer_identity_;
+  std::optional<Ending> ending_;
   std::unique_ptr<TlsStream> tls_;
   std::unique_ptr<H2Session> session_;
   loop::Watcher watcher_;

@@ -116,7 +116,7 @@ void Inbound::cut(ResponseFlag flag, const std::string& why) {
   refuse(flag == ResponseFlag::kDeny ? 401 : 503, flag, why);
 }
 
-void Inbound::on_stream_lost(std::uint32_t error_code) {
+void Inbound::on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* /*tunnel*/) {
   tunnel_ = nullptr;
   end(ResponseFlag::kNone, stream_error(error_code));
 }

@@ -154,7 +154,9 @@ void Outbound::on_response(const hbone::H2Headers& headers) {
   attempt_failed(ResponseFlag::kConnect, text, headers.status == "503" ? Again::kElsewhere : Again::kNo);
 }
 
-void Outbound::on_stream_lost(std::uint32_t error_code) {
+void Outbound::on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* tunnel) {
+  // A TLS 1.3 server judges the client's certificate when the first streams are under way already.
+  if (tunnel != nullptr && tunnel->phase == hbone::TunnelPhase::kTls) return on_no_tunnel(tunnel->phase, tunnel->why);
   attempt_failed(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": " + stream_error(error_code),
                  error_code == NGHTTP2_REFUSED_STREAM ? Again::kUnlookedAt : Again::kAnywhere);
 }

@@ -65,7 +65,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   // StreamPump::Events and PumpOwner
   void on_response(const hbone::H2Headers& headers) override;
   void on_app_connected(const Error* /*error*/) override {}
-  void on_stream_lost(std::uint32_t error_code) override;
+  void on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* tunnel) override;
   void on_pump_finished() override;
   void on_pump_broken(const std::string& why) override;
 

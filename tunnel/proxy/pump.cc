@@ -61,11 +61,11 @@ void StreamPump::on_end() {
 }
 
 void StreamPump::on_closed(std::uint32_t error_code) {
-  tunnel_ = nullptr;
+  const hbone::Tunnel* tunnel = std::exchange(tunnel_, nullptr);
   if (over_) return;
   if (!started_) {
     over_ = true;
-    owner_.on_stream_lost(error_code);
+    owner_.on_stream_lost(error_code, tunnel != nullptr ? tunnel->ending() : nullptr);
     return;
   }
   if (error_code != NGHTTP2_NO_ERROR || !stream_ended_) {

@@ -38,8 +38,8 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
     virtual void on_response(const hbone::H2Headers& headers) = 0;  ///< client side
     virtual void on_app_connected(const Error* error) = 0;
     /// The stream ended before start(): nothing was copied, and the application's socket is as it was. `error_code` is
-    /// HTTP/2's. Instead of PumpOwner's calls.
-    virtual void on_stream_lost(std::uint32_t error_code) = 0;
+    /// HTTP/2's; `tunnel` says how the tunnel ended, null where it goes on. Instead of PumpOwner's calls.
+    virtual void on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* tunnel) = 0;
   };
   explicit StreamPump(Events& owner) : owner_(owner) {}
   ~StreamPump() override;
