@@ -11,6 +11,9 @@ namespace {
 constexpr std::size_t kFrameHeader = 9;
 /// Payload of one DATA frame at most: large enough for bulk, small enough that a short stream waits for one frame only.
 constexpr std::size_t kDataChunk = 64U << 10;
+/// Where more than a few share a tunnel a frame is one TLS record: a round of all of them takes a quarter of the time.
+constexpr std::size_t kFewStreams = 4;
+constexpr std::size_t kSharedDataChunk = 16U << 10;
 /// Frames are gathered up to this size before they are encrypted together.
 constexpr std::size_t kStageTarget = 64U << 10;
 static_assert(kStageTarget + kDataChunk + 2 * kFrameHeader <= Scratch::kSize);
@@ -81,9 +84,10 @@ struct H2Session::Callbacks {
     return 0;
   }
   static ssize_t read_length(nghttp2_session*, std::uint8_t, std::int32_t, std::int32_t session_window,
-                             std::int32_t stream_window, std::uint32_t max_frame, void*) {
+                             std::int32_t stream_window, std::uint32_t max_frame, void* user) {
+    const std::size_t chunk = self(user).streams_.size() > kFewStreams ? kSharedDataChunk : kDataChunk;
     return std::min({static_cast<ssize_t>(session_window), static_cast<ssize_t>(stream_window),
-                     static_cast<ssize_t>(max_frame), static_cast<ssize_t>(kDataChunk)});
+                     static_cast<ssize_t>(max_frame), static_cast<ssize_t>(chunk)});
   }
   static ssize_t read_data(nghttp2_session*, std::int32_t stream_id, std::uint8_t*, std::size_t length,
                            std::uint32_t* flags, nghttp2_data_source*, void* user) {
