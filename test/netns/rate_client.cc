@@ -108,7 +108,8 @@ class RateClient {
   std::vector<std::unique_ptr<Asking>> ended_;
   std::uint64_t begun_ = 0;
   RateResult result_;
-  hbone::Pool pool_{{*loop_, scratch_, budget_, Clock::real()}, seconds(10), seconds(60)};
+  hbone::KeptBudget kept_{64U << 20};
+  hbone::Pool pool_{{*loop_, scratch_, budget_, kept_, Clock::real()}, seconds(10), seconds(60)};
 };
 
 void Asking::on_tunnel(hbone::Tunnel& tunnel) {

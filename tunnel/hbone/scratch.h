@@ -41,4 +41,42 @@ class WindowBudget {
   std::size_t left_;
 };
 
+/// The bytes that slow readers make one worker keep, over all its connections. Above the limit those that have much
+/// there are not read any further. One thread.
+class KeptBudget {
+ public:
+  explicit KeptBudget(std::size_t limit) : limit_(limit) {}
+  [[nodiscard]] bool is_over() const { return kept_ > limit_; }
+  [[nodiscard]] std::size_t kept() const { return kept_; }
+
+ private:
+  friend class KeptShare;
+  std::size_t limit_, kept_ = 0;
+};
+
+/// What one connection has in the budget, and in the sum of whatever it belongs to. Gives it back at its end.
+class KeptShare {
+ public:
+  KeptShare() = default;
+  KeptShare(const KeptShare&) = delete;
+  KeptShare& operator=(const KeptShare&) = delete;
+  ~KeptShare() { set(0); }
+  /// Call once. `sum` may be null.
+  void join(KeptBudget& budget, std::shared_ptr<std::size_t> sum) {
+    budget_ = &budget;
+    sum_ = std::move(sum);
+  }
+  void set(std::size_t bytes) {
+    if (budget_ == nullptr) return;
+    budget_->kept_ += bytes - bytes_;
+    if (sum_ != nullptr) *sum_ += bytes - bytes_;
+    bytes_ = bytes;
+  }
+
+ private:
+  KeptBudget* budget_ = nullptr;
+  std::shared_ptr<std::size_t> sum_;
+  std::size_t bytes_ = 0;
+};
+
 }  // namespace weft::hbone

@@ -14,6 +14,10 @@ namespace {
 constexpr std::size_t kOutputHigh = 256U << 10;
 /// Output is sent before the end of the turn once this much has gathered.
 constexpr std::size_t kOutputSend = 128U << 10;
+/// While its worker keeps too much, a tunnel whose streams keep more than this is not read, and looked at again so
+/// often.
+constexpr std::size_t kKeptShare = 256U << 10;
+constexpr milliseconds kPause{5};
 constexpr milliseconds kPingInterval{10'000};
 constexpr int kPingsUnanswered = 2;  // 20 s without an answer
 /// How long a client may take to hear that the server goes away.
@@ -92,6 +96,10 @@ void Tunnel::queue_read() {
 
 /// True where there may be more.
 bool Tunnel::read_some(std::size_t at_most) {
+  if (context_.kept.is_over() && *kept_ > kKeptShare) {
+    pause_timer_.arm(kPause, [this] { read_socket(); });
+    return false;
+  }
   const auto room = context_.scratch.network().first(at_most);
   const auto got = sys::recv(fd_.get(), room);
   if (!got) {
@@ -180,7 +188,8 @@ bool Tunnel::open_session() {
 
 void Tunnel::on_ping_timer() {
   // Only a tunnel that carries something is watched (flush() arms the timer): an idle one wakes nobody.
-  if (session_->open_streams() == 0) {
+  // Nor is silence the peer's while it is this side that does not read.
+  if (session_->open_streams() == 0 || pause_timer_.armed()) {
     unanswered_pings_ = 0;
     return;
   }
@@ -301,6 +310,7 @@ void Tunnel::fail(const std::string& why) {
   ending_ = {reached, why};
   timer_.cancel();
   ping_timer_.cancel();
+  pause_timer_.cancel();
   watcher_.reset();
   // The streams hear of the end when the object goes; the socket says FIN (or RST, where input was left) already now.
   fd_.reset();

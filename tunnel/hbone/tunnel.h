@@ -44,6 +44,7 @@ struct TunnelContext {
   loop::EventLoop& loop;
   Scratch& scratch;
   WindowBudget& budget;
+  KeptBudget& kept;
   const Clock& clock;
 };
 
@@ -77,6 +78,9 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   /// As H2Session::violation(); also once it is closed.
   [[nodiscard]] std::string_view violation() const { return session_ ? session_->violation() : std::string_view(); }
 
+  /// For the streams: where they count what they keep.
+  void join_budget(KeptShare& share) { share.join(context_.kept, kept_); }
+
   /// GOAWAY; it closes when its last stream has ended. A server first lets the client hear of it, so that no request
   /// that is under way is lost.
   void drain();
@@ -93,7 +97,8 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
         fd_(std::move(fd)),
         identity_(std::move(identity)),
         timer_(context.loop),
-        ping_timer_(context.loop) {}
+        ping_timer_(context.loop),
+        pause_timer_(context.loop) {}
 
   void on_event(std::uint32_t events);
   bool connected();
@@ -151,6 +156,9 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   loop::Watcher watcher_;
   loop::Timer timer_;
   loop::Timer ping_timer_;
+  loop::Timer pause_timer_;
+  /// What its streams keep for applications that read slowly, in bytes.
+  std::shared_ptr<std::size_t> kept_ = std::make_shared<std::size_t>(0);
   /// Outlives the tunnel in tasks of the loop that must not touch it any more.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

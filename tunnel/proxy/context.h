@@ -37,10 +37,11 @@ struct WorkerContext {
         metrics(connection_metrics),
         loop(event_loop),
         budget(config.window_budget_bytes),
+        kept(config.kept_budget_bytes),
         pool(tunnel_context(), config.connect_timeout, config.idle_tunnel_timeout),
         connections(event_loop) {}
 
-  [[nodiscard]] hbone::TunnelContext tunnel_context() { return {loop, scratch, budget, Clock::real()}; }
+  [[nodiscard]] hbone::TunnelContext tunnel_context() { return {loop, scratch, budget, kept, Clock::real()}; }
 
   WorkerConfig config;
   Node& node;
@@ -49,6 +50,7 @@ struct WorkerContext {
   loop::EventLoop& loop;
   hbone::Scratch scratch;
   hbone::WindowBudget budget;
+  hbone::KeptBudget kept;
   hbone::Pool pool;
   Connections connections;
   NetnsSwitch netns;

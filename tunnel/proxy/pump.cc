@@ -5,7 +5,7 @@ namespace weft::proxy {
 namespace {
 
 /// A half is not read while this much of it waits for the other side.
-constexpr std::size_t kKeptHigh = 256U << 10;
+constexpr std::size_t kKeptHigh = 64U << 10;
 
 }  // namespace
 
@@ -21,6 +21,7 @@ StreamPump::~StreamPump() {
 void StreamPump::set_stream(hbone::Tunnel& tunnel, std::int32_t stream_id) {
   tunnel_ = &tunnel;
   stream_id_ = stream_id;
+  tunnel.join_budget(kept_);
 }
 
 void StreamPump::start() {
@@ -52,6 +53,7 @@ void StreamPump::on_data(std::span<const std::byte> data) {
     break_off("write to the application: " + sent.error().message());
     return;
   }
+  if (*sent < data.size()) kept_.set(app_.kept());
   if (*sent > 0 && tunnel_ != nullptr) tunnel_->session().consume(stream_id_, *sent);
 }
 
@@ -80,6 +82,7 @@ void StreamPump::on_readable() {
 }
 
 void StreamPump::on_flushed(std::size_t bytes) {
+  kept_.set(app_.kept());
   if (tunnel_ != nullptr && bytes > 0) tunnel_->session().consume(stream_id_, bytes);
   check_finished();
 }
@@ -103,6 +106,7 @@ void StreamPump::cut(std::uint32_t error_code) {
   over_ = true;
   if (tunnel_ != nullptr) std::exchange(tunnel_, nullptr)->session().reset(stream_id_, error_code);
   app_.close(true);
+  kept_.set(0);
 }
 
 void SocketPump::start() {

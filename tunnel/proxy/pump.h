@@ -78,6 +78,7 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
   hbone::Tunnel* tunnel_ = nullptr;
   std::int32_t stream_id_ = 0;
   std::uint64_t from_app_ = 0, to_app_ = 0;
+  hbone::KeptShare kept_;
   bool started_ = false;
   bool app_ended_ = false;
   bool stream_ended_ = false;

@@ -53,6 +53,7 @@ struct WorkerConfig {
   milliseconds idle_tunnel_timeout{300'000};
   std::uint16_t hbone_port = 15008;
   std::size_t window_budget_bytes = 24U << 20;  ///< how much stream windows may grow beyond their start, together
+  std::size_t kept_budget_bytes = 64U << 20;    ///< what may be kept for slow readers before their senders are stopped
 };
 
 /// What is true of a live connection, for the admin API.

@@ -153,7 +153,8 @@ class TunnelTest : public testing::Test {
   std::unique_ptr<loop::EventLoop> loop = std::move(*loop::EventLoop::create());
   Scratch scratch;
   WindowBudget budget{16U << 20};
-  TunnelContext context{*loop, scratch, budget, Clock::real()};
+  KeptBudget kept{64U << 20};
+  TunnelContext context{*loop, scratch, budget, kept, Clock::real()};
   std::shared_ptr<const TlsIdentity> alice, bob;
   Fd listener;
   Endpoint at;
