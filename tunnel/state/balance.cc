@@ -124,6 +124,16 @@ std::string why_none(const Service& service, const LeftOut& left_out) {
   return separator[0] == ':' ? text + ": it has none at all" : text;
 }
 
+/// Among these the number decides.
+std::vector<Candidate> candidates_of(const State& state, const Workload& source, const Service& service,
+                                     const Endpoint& original, const Workload* avoid, LeftOut& left_out) {
+  std::vector<Candidate> candidates = usable(state, source, service, original, avoid, left_out);
+  if (service.load_balancer && service.load_balancer->mode != LoadBalancerMode::kStandard) {
+    prefer_near(candidates, source, *service.load_balancer, left_out);
+  }
+  return candidates;
+}
+
 const Candidate& by_weight(const std::vector<Candidate>& candidates, std::uint64_t random) {
   std::uint64_t total = 0;
   for (const auto& candidate : candidates) total += candidate.endpoint->workload->capacity;
@@ -151,13 +161,22 @@ IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies
 Choice choose_endpoint(const State& state, const Workload& source, const Service& service, const Endpoint& original,
                        std::uint64_t random, const Workload* avoid) {
   LeftOut left_out;
-  std::vector<Candidate> candidates = usable(state, source, service, original, avoid, left_out);
-  if (service.load_balancer && service.load_balancer->mode != LoadBalancerMode::kStandard) {
-    prefer_near(candidates, source, *service.load_balancer, left_out);
-  }
+  const std::vector<Candidate> candidates = candidates_of(state, source, service, original, avoid, left_out);
   if (candidates.empty()) return {nullptr, {}, why_none(service, left_out)};
   const Candidate& chosen = by_weight(candidates, random);
   return {chosen.endpoint->workload, chosen.target, {}};
+}
+
+Choices possible_endpoints(const State& state, const Workload& source, const Service& service,
+                           const Endpoint& original) {
+  LeftOut left_out;
+  Choices out;
+  for (const auto& candidate : candidates_of(state, source, service, original, nullptr, left_out)) {
+    const auto& workload = candidate.endpoint->workload;
+    out.endpoints.push_back({workload, candidate.target, workload->capacity});
+  }
+  if (out.endpoints.empty()) out.reason = why_none(service, left_out);
+  return out;
 }
 
 }  // namespace weft::state

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tunnel/state/state.h"
 
@@ -25,5 +26,19 @@ struct Choice {
 /// decides among equals.
 [[nodiscard]] Choice choose_endpoint(const State& state, const Workload& source, const Service& service,
                                      const Endpoint& original, std::uint64_t random, const Workload* avoid = nullptr);
+
+/// What choose_endpoint can give, for people: each endpoint with its weight. `random` values that are below the sum of
+/// the weights choose in this order, as many for each endpoint as its weight. Where there is none `reason` says why.
+struct Choices {
+  struct Weighted {
+    WorkloadPtr workload;
+    Endpoint target;
+    std::uint64_t weight = 0;
+  };
+  std::vector<Weighted> endpoints;
+  std::string reason;
+};
+[[nodiscard]] Choices possible_endpoints(const State& state, const Workload& source, const Service& service,
+                                         const Endpoint& original);
 
 }  // namespace weft::state

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "test/unit/state/builders.h"
+#include "tunnel/state/balance.h"
 
 namespace weft::state::test {
 namespace {
@@ -190,6 +191,40 @@ TEST(RouteBalance, ByCapacity) {
   Workload a = backend("a", "10.0.0.1"), b = backend("b", "10.0.0.2"), c = backend("c", "10.0.0.3");
   b.capacity = 3;
   EXPECT_THAT(spread({a, b, c}, web(), 50), ElementsAre(Pair("a", 10), Pair("b", 30), Pair("c", 10)));
+}
+
+/// What explains a choice must be what makes it.
+TEST(RouteBalance, PossibleEndpointsAreThoseThatAreChosenAsOftenAsTheyWeigh) {
+  Workload a = backend("a", "10.0.0.1"), b = backend("b", "10.0.0.2"), c = backend("c", "10.0.0.3");
+  Workload sick = backend("sick", "10.0.0.4"), empty = backend("empty", "10.0.0.5");
+  b.capacity = 3;
+  c.capacity = 2;
+  sick.status = HealthStatus::kUnhealthy;
+  empty.capacity = 0;
+  const auto state = build({c, sick, a, empty, b}, {web()});
+  const Workload source = pod("source", {"10.9.9.9"});
+  const auto choices = possible_endpoints(*state, source, *state->services().front(), at(kVip));
+  EXPECT_EQ(choices.endpoints.size(), 3U);
+  std::uint64_t number = 0;
+  for (const auto& choice : choices.endpoints) {
+    for (std::uint64_t i = 0; i < choice.weight; ++i) {
+      const auto to = state->route(source, at(kVip), number++);
+      EXPECT_EQ(to.workload, choice.workload);
+      EXPECT_EQ(to.target, choice.target);
+    }
+  }
+  EXPECT_EQ(number, 6U);
+  EXPECT_EQ(name_of(state->route(source, at(kVip), number).workload), name_of(choices.endpoints.front().workload));
+}
+
+TEST(RouteBalance, WithoutPossibleEndpointsTheReasonIsTheRoutes) {
+  Workload sick = backend("sick", "10.0.0.4");
+  sick.status = HealthStatus::kUnhealthy;
+  const auto state = build({sick}, {web()});
+  const Workload source = pod("source", {"10.9.9.9"});
+  const auto choices = possible_endpoints(*state, source, *state->services().front(), at(kVip));
+  EXPECT_THAT(choices.endpoints, IsEmpty());
+  EXPECT_EQ(choices.reason, state->route(source, at(kVip), 0).reason);
 }
 
 TEST(RouteBalance, CapacityDoesNotOverflow) {
