@@ -176,10 +176,14 @@ std::vector<Field> ObjectReader::list(std::string_view name) {
   return found ? read_list(problems_, *found) : std::vector<Field>();
 }
 
-void ObjectReader::done() {
+void ObjectReader::done(Hint hint) {
   if (!is_object_) return;
   for (const auto& [key, value] : self_.node->entries) {
     if (key->kind != Kind::kScalar || std::ranges::find(asked_, key->scalar) != asked_.end()) continue;
+    if (const std::string said = hint != nullptr ? hint(key->scalar) : ""; !said.empty()) {
+      problems_.add(key->line, name_of(key->scalar), said);
+      continue;
+    }
     std::string names;
     for (const auto& name : asked_) names += (names.empty() ? "" : ", ") + name;
     problems_.add(key->line, name_of(key->scalar), "unknown field: expected one of " + names);

@@ -90,8 +90,10 @@ class ObjectReader {
   std::string required_text(std::string_view name);
   /// The items of a list, none where it is absent.
   std::vector<Field> list(std::string_view name);
-  /// Reports fields that are unknown; the last call.
-  void done();
+  /// Says of an unknown field what is wrong with it, or nothing.
+  using Hint = std::string (*)(std::string_view field);
+  /// Reports fields that are unknown, with the hint where there is one; the last call.
+  void done(Hint hint = nullptr);
 
   /// False where the field is something else, which was reported, or where too much was read already.
   [[nodiscard]] bool is_object() const { return is_object_; }

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <cctype>
+
 #include "agent/control/local_parts.h"
 
 namespace weft::control {
@@ -6,6 +10,39 @@ namespace {
 
 using state::PolicyMatch;
 using state::StringMatch;
+
+/// Without case, "_", "-" and a "not" before it: files spell fields in many ways.
+std::string plain_name(std::string_view field) {
+  std::string out;
+  for (const char c : field) {
+    if (c != '_' && c != '-') out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  return out.starts_with("not") ? out.substr(3) : out;
+}
+
+/// What stands in policies elsewhere and cannot stand here.
+std::string policy_hint(std::string_view field) {
+  constexpr std::array<std::string_view, 14> kL7{
+      "methods",           "method",         "paths", "path",   "hosts",      "host",       "headers",
+      "requestprincipals", "requestheaders", "when",  "claims", "conditions", "targetrefs", "remoteipblocks"};
+  const std::string name = plain_name(field);
+  if (std::ranges::find(kL7, name) != kL7.end()) {
+    return "an L7 rule, which L4 cannot decide: it needs a waypoint (leave the whole rule out here: without this field "
+           "it "
+           "would match more)";
+  }
+  constexpr std::array<std::pair<std::string_view, const char*>, 6> kSpellings{
+      {{"ports", "destinationPorts"},
+       {"port", "destinationPorts"},
+       {"ipblocks", "sourceIps"},
+       {"from", "rules: a list of lists of lists of matches"},
+       {"to", "rules: a list of lists of lists of matches"},
+       {"selector", "scope WorkloadSelector and the workloads' authorizationPolicies"}}};
+  for (const auto& [spelling, instead] : kSpellings) {
+    if (name == spelling) return std::string("unknown field: expected ") + instead;
+  }
+  return "";
+}
 
 /// {Exact: "x"}, {Prefix: "x"}, {Suffix: "x"} or {Presence: []}.
 StringMatch read_string_match(Problems& problems, const Field& field) {
@@ -99,7 +136,7 @@ PolicyMatch read_match(Problems& problems, const Field& field) {
   out.not_destination_ips = read_ranges(problems, object.list("notDestinationIps"));
   out.destination_ports = read_port_list(problems, object.list("destinationPorts"));
   out.not_destination_ports = read_port_list(problems, object.list("notDestinationPorts"));
-  object.done();
+  object.done(policy_hint);
   return out;
 }
 
@@ -130,13 +167,16 @@ state::Policy read_policy(Problems& problems, const Field& field) {
                                         {"Namespace", PolicyScope::kNamespace},
                                         {"WorkloadSelector", PolicyScope::kWorkloadSelector}});
   }
-  if (const auto action = object.require("action")) {
+  const auto action = object.require("action");
+  if (action && (action->node->scalar == "Custom" || action->node->scalar == "CUSTOM")) {
+    expected(problems, *action, "Allow or Deny: what a provider outside decides needs a waypoint");
+  } else if (action) {
     out.action =
         read_word<PolicyAction>(problems, *action, {{"Allow", PolicyAction::kAllow}, {"Deny", PolicyAction::kDeny}});
   }
   if (const auto dry_run = object.find("dryRun")) out.dry_run = read_bool(problems, *dry_run);
   if (const auto rules = object.require("rules")) out.rules = read_rules(problems, *rules);
-  object.done();
+  object.done(policy_hint);
   return out;
 }
 

@@ -7,6 +7,7 @@
 namespace weft::control {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -293,7 +294,26 @@ TEST(LocalConfigErrors, UnknownField) {
   EXPECT_EQ(error_of("workload: []"),
             "weft.yaml:1: workload: unknown field: expected one of workloads, services, policies");
   EXPECT_THAT(service_error("vip: []"), HasSubstr("weft.yaml:6: services[0].vip: unknown field"));
-  EXPECT_THAT(match_error("{port: [80]}"), HasSubstr("weft.yaml:7: policies[0].rules[0][0][0].port: unknown field"));
+  EXPECT_EQ(match_error("{port: [80]}"),
+            "weft.yaml:7: policies[0].rules[0][0][0].port: unknown field: expected destinationPorts");
+  EXPECT_THAT(match_error("{portal: [80]}"), HasSubstr("portal: unknown field: expected one of namespaces, "));
+}
+
+TEST(LocalConfigErrors, RulesThatNeedAWaypoint) {
+  for (const char* field : {"methods", "notMethods", "paths", "not_paths", "hosts", "headers", "requestPrincipals",
+                            "request_principals", "notRequestPrincipals", "remoteIpBlocks", "when"}) {
+    EXPECT_THAT(match_error(std::string("{") + field + ": [a]}"),
+                HasSubstr(std::string("weft.yaml:7: policies[0].rules[0][0][0].") + field +
+                          ": an L7 rule, which L4 cannot decide: it needs a waypoint"));
+  }
+  EXPECT_THAT(match_error("{notPorts: [80], ipBlocks: [1.2.3.4]}"),
+              AllOf(HasSubstr("notPorts: unknown field: expected destinationPorts"),
+                    HasSubstr("ipBlocks: unknown field: expected sourceIps")));
+  const std::string start = "policies:\n- {name: p, namespace: ns, scope: Global, rules: [], ";
+  EXPECT_THAT(error_of(start + "action: CUSTOM}"),
+              HasSubstr("expected Allow or Deny: what a provider outside decides"));
+  EXPECT_THAT(error_of(start + "action: Deny, targetRefs: []}"), HasSubstr("targetRefs: an L7 rule"));
+  EXPECT_THAT(error_of(start + "action: Deny, selector: {}}"), HasSubstr("expected scope WorkloadSelector"));
 }
 
 TEST(LocalConfigErrors, DuplicateKeys) {
