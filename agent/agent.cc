@@ -273,7 +273,10 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   auto sources = std::make_shared<admin::AdminSources>();
   sources->node = config.node;
   sources->workers = config.workers;
+  sources->network = config.network;
   sources->state = [this] { return enrolment->state(); };
+  sources->captures_all = [this] { return enrolment->captures_all(); };
+  sources->certificate_status = [this] { return cert_manager->status(); };
   sources->certificates = [this] { return certificates.all(); };
   sources->connections = [this] { return workers->connections(kListTimeout); };
   sources->not_ready = [this] { return not_ready(); };

@@ -28,6 +28,7 @@ struct Registration {
   std::uint32_t host_ifindex = 0;                  ///< of the peer on the host, 0 where there is none
   std::uint32_t slot = 0;
   std::string workload_uid;  ///< what it is enrolled as; empty where it is not
+  WallTime registered_at{};  ///< by weft-cni, or taken up; the epoch in records of 0.1, which do not say
   bool enrolled = false;
   /// Another interface of a pod that was registered by its first one: what that one is decides for it too.
   bool secondary = false;
@@ -42,6 +43,8 @@ struct Registration {
 
 /// What was last seen of a pod from outside.
 struct Observation {
+  WallTime at{};                      ///< of the look; the epoch: there was none yet
+  std::string by = {};                ///< what looked, and at what
   std::vector<std::string> problems;  ///< what is wrong with its wiring and could not be mended, one text each
   /// Its other interfaces with routes, which are not wired: what leaves by them is outside the mesh.
   std::vector<std::string> uncaptured;

@@ -253,7 +253,8 @@ void Enrolment::raise_checks() {
 void Enrolment::set_destinations(const state::State::MeshAddresses& wanted) {
   auto written = capture_.set_destinations(wanted.addresses, wanted.cidrs);
   // Too many: Capture itself captures everything then.
-  const bool closed = !written && written.error().code != ErrorCode::kUnavailable;
+  overflow_ = !written && written.error().code == ErrorCode::kUnavailable;
+  const bool closed = !written && !overflow_;
   if (!written) log::warn("mesh destinations: everything is captured error={}", log::quote(written.error().message()));
   if (closed == capture_all_) return;
   if (auto set = capture_.set_capture_all(closed); !set) {
@@ -337,6 +338,11 @@ void Enrolment::observe(const cni::AttachmentKey& key, Observation observation) 
   const std::lock_guard lock(mutex_);
   const auto existing = attachments_.find(key);
   if (existing != attachments_.end()) existing->second.observation = std::move(observation);
+}
+
+bool Enrolment::captures_all() const {
+  const std::lock_guard lock(mutex_);
+  return capture_all_ || overflow_;
 }
 
 std::shared_ptr<const state::State> Enrolment::state() const {

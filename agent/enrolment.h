@@ -91,6 +91,9 @@ class Enrolment {
   /// Pods that were dropped because their netns was gone, since the start.
   [[nodiscard]] std::uint64_t dropped() const { return dropped_; }
   [[nodiscard]] std::shared_ptr<const state::State> state() const;
+  /// Connections to what is no mesh destination are captured too: before the first snapshot, and while the list of
+  /// destinations cannot be written or is too long.
+  [[nodiscard]] bool captures_all() const;
 
  private:
   using Attachments = std::map<cni::AttachmentKey, Attachment>;
@@ -143,6 +146,7 @@ class Enrolment {
   Attachments attachments_;
   std::shared_ptr<const state::State> state_;  ///< null before the first
   state::State::MeshAddresses destinations_;   ///< of state_
+  bool overflow_ = false;                      ///< too many destinations: Capture itself captures everything
   bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
   std::vector<state::Identity> wanted_;
 

@@ -77,6 +77,7 @@ Result<Registration> Enrolment::registration_of(const cni::Request& request) {
   registration.annotations = request.annotations;
   registration.ifindex = request.ifindex;
   registration.host_ifindex = request.host_ifindex;
+  registration.registered_at = Clock::real().wall_now();
   return registration;
 }
 

@@ -61,6 +61,7 @@ std::string encode_record(const Registration& r, const std::string& boot) {
                        {"workloadUid", r.workload_uid},
                        {"enrolled", r.enrolled},
                        {"secondary", r.secondary},
+                       {"registeredAt", std::chrono::system_clock::to_time_t(r.registered_at)},
                        {"annotations", r.annotations}};
   return record.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -90,8 +91,9 @@ Result<ParsedRecord> parse_record(const std::string& text) {
     r.slot = j.at("slot").get<std::uint32_t>();
     r.workload_uid = j.at("workloadUid").get<std::string>();
     r.enrolled = j.at("enrolled").get<bool>();
-    // Records of 0.1 have neither.
+    // Records of 0.1 have none of these.
     r.secondary = j.value("secondary", false);
+    r.registered_at = std::chrono::system_clock::from_time_t(j.value("registeredAt", std::time_t{0}));
     r.annotations = j.value("annotations", std::map<std::string, std::string>());
     return parsed;
   } catch (const json::exception& e) {

@@ -6,6 +6,8 @@
 #include <map>
 
 #include "agent/admin/config_dump.h"
+#include "agent/admin/explain_view.h"
+#include "agent/admin/mesh_views.h"
 #include "tunnel/base/log.h"
 
 namespace weft::admin {
@@ -103,6 +105,38 @@ HttpHandler from_loopback(HttpHandler handler) {
   };
 }
 
+HttpResponse certificates_of(const AdminSources& sources) {
+  return json_response(
+      certificates_view(sources.certificate_status(), sources.certificates(), Clock::real().wall_now()));
+}
+
+/// A view of the snapshot, which there may not be yet.
+HttpHandler view(Sources sources, json (*make)(const state::State&)) {
+  return [sources = std::move(sources), make](const HttpRequest&) {
+    const auto state = sources->state();
+    return json_response(make(state ? *state : *state::State::empty()));
+  };
+}
+
+HttpResponse explain_of(const AdminSources& sources, const HttpRequest& request) {
+  const auto from = request.query.find("from");
+  const auto to = request.query.find("to");
+  if (from == request.query.end() || to == request.query.end()) {
+    return text_response(400, "expected ?from=NAMESPACE/POD&to=DESTINATION:PORT");
+  }
+  const auto state = sources.state();
+  if (!state) return text_response(503, "no configuration yet: " + sources.source_status());
+  const auto pods = sources.metrics.pods();
+  auto explained = agent::explain({.state = *state,
+                                   .pods = pods,
+                                   .node = sources.node,
+                                   .network = sources.network,
+                                   .captures_all = sources.captures_all()},
+                                  from->second, to->second);
+  if (explained) return json_response(to_json(*explained));
+  return text_response(explained.error().code == ErrorCode::kNotFound ? 404 : 400, explained.error().message());
+}
+
 HttpHandler answer(Sources sources, HttpResponse (*make)(const AdminSources&)) {
   return [sources = std::move(sources), make](const HttpRequest&) { return make(*sources); };
 }
@@ -120,6 +154,11 @@ HttpRoutes admin_routes(const Sources& sources) {
   routes[{"GET", "/counters"}] = answer(sources, counters_of);
   routes[{"GET", "/status"}] = answer(sources, status_of);
   routes[{"GET", "/pods"}] = [sources](const HttpRequest&) { return list_of(sources->metrics.pods()); };
+  routes[{"GET", "/workloads"}] = view(sources, workloads_view);
+  routes[{"GET", "/services"}] = view(sources, services_view);
+  routes[{"GET", "/policies"}] = view(sources, policies_view);
+  routes[{"GET", "/certificates"}] = answer(sources, certificates_of);
+  routes[{"GET", "/explain"}] = [sources](const HttpRequest& request) { return explain_of(*sources, request); };
   routes[{"GET", "/connections"}] = [sources](const HttpRequest&) { return list_of(sources->connections()); };
   routes[{"POST", "/logging"}] =
       from_loopback([level = log::level()](const HttpRequest& r) { return logging(r, level); });

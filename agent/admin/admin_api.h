@@ -11,6 +11,7 @@
 #include "agent/admin/agent_metrics.h"
 #include "agent/admin/http_server.h"
 #include "agent/enrolment.h"
+#include "agent/identity/cert_manager.h"
 #include "tunnel/hbone/cert_store.h"
 #include "tunnel/proxy/worker.h"
 #include "tunnel/state/state.h"
@@ -20,9 +21,12 @@ namespace weft::admin {
 /// What the admin API reads and does. Every function is called from the servers' threads.
 struct AdminSources {
   std::string node;
+  std::string network;
   std::uint32_t workers = 0;
   std::function<std::shared_ptr<const state::State>()> state;
+  std::function<bool()> captures_all;  ///< as Enrolment::captures_all
   std::function<std::vector<std::shared_ptr<const hbone::TlsIdentity>>()> certificates;
+  std::function<std::vector<agent::CertManager::Status>()> certificate_status;
   std::function<std::vector<proxy::ConnectionInfo>()> connections;
   std::function<std::vector<std::string>()> not_ready;  ///< what is still missing; empty: ready
   std::function<std::string()> source_status;           ///< one line about where the configuration comes from
@@ -31,9 +35,9 @@ struct AdminSources {
   MetricSources metrics;                                ///< also the pods and the packet counters
 };
 
-/// The admin address: GET /config_dump, /pods, /connections, /counters, /status, /healthz/ready, /metrics; POST
-/// /logging with ?level=LEVEL (or level=reset), POST /quitquitquit. POST is refused with 403 unless the peer is on
-/// loopback.
+/// The admin address: GET /config_dump, /pods, /workloads, /services, /policies, /certificates, /connections,
+/// /counters, /status, /explain?from=…&to=…, /healthz/ready, /metrics; POST /logging with ?level=LEVEL (or
+/// level=reset), POST /quitquitquit. POST is refused with 403 unless the peer is on loopback.
 [[nodiscard]] HttpRoutes admin_routes(const std::shared_ptr<const AdminSources>& sources);
 /// The metrics address: GET /metrics.
 [[nodiscard]] HttpRoutes metrics_routes(const std::shared_ptr<const AdminSources>& sources);

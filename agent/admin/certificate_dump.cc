@@ -60,6 +60,41 @@ std::string time_of(const ASN1_TIME* time) {
   return rfc3339(std::chrono::system_clock::from_time_t(::timegm(&parts)));
 }
 
+std::string subject_of(const X509* certificate) {
+  const Bio out(BIO_new(BIO_s_mem()));
+  if (!out || X509_NAME_print_ex(out.get(), X509_get_subject_name(certificate), 0, XN_FLAG_ONELINE) < 0) return "";
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(out.get(), &data);
+  return {data, static_cast<std::size_t>(size)};
+}
+
+std::string digest_of(const X509* certificate) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  if (X509_digest(certificate, EVP_sha256(), digest.data(), &size) != 1) return "";
+  std::string text;
+  for (unsigned i = 0; i < size; ++i) {
+    constexpr std::string_view kHex = "0123456789abcdef";
+    text += kHex[digest[i] >> 4U];
+    text += kHex[digest[i] & 0xfU];
+  }
+  return text;
+}
+
+/// What `make` says of each certificate.
+template <class Make>
+json each_certificate(const std::string& pem, Make make) {
+  json list = json::array();
+  const Bio in(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  while (in) {
+    const Certificate certificate(PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr));
+    if (!certificate) break;
+    list.push_back(make(certificate.get()));
+  }
+  ERR_clear_error();
+  return list;
+}
+
 }  // namespace
 
 std::string rfc3339(WallTime time) {
@@ -72,18 +107,21 @@ std::string rfc3339(WallTime time) {
 }
 
 json certificates_in(const std::string& pem) {
-  json list = json::array();
-  const Bio in(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
-  while (in) {
-    const Certificate certificate(PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr));
-    if (!certificate) break;
-    list.push_back({{"pem", base64(pem_of(certificate.get()))},
-                    {"serialNumber", serial_of(certificate.get())},
-                    {"validFrom", time_of(X509_get0_notBefore(certificate.get()))},
-                    {"expirationTime", time_of(X509_get0_notAfter(certificate.get()))}});
-  }
-  ERR_clear_error();
-  return list;
+  return each_certificate(pem, [](X509* certificate) -> json {
+    return {{"pem", base64(pem_of(certificate))},
+            {"serialNumber", serial_of(certificate)},
+            {"validFrom", time_of(X509_get0_notBefore(certificate))},
+            {"expirationTime", time_of(X509_get0_notAfter(certificate))}};
+  });
+}
+
+json certificate_summaries(const std::string& pem) {
+  return each_certificate(pem, [](X509* certificate) -> json {
+    return {{"subject", subject_of(certificate)},
+            {"sha256", digest_of(certificate)},
+            {"validFrom", time_of(X509_get0_notBefore(certificate))},
+            {"expirationTime", time_of(X509_get0_notAfter(certificate))}};
+  });
 }
 
 json to_json(const hbone::TlsIdentity& certificate) {

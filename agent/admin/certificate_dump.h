@@ -12,6 +12,9 @@ namespace weft::admin {
 /// cannot be read ends the list.
 [[nodiscard]] nlohmann::json certificates_in(const std::string& pem);
 
+/// The same for people: {subject, sha256 (hex, of the certificate), validFrom, expirationTime}.
+[[nodiscard]] nlohmann::json certificate_summaries(const std::string& pem);
+
 /// "2026-01-31T12:00:00Z"
 [[nodiscard]] std::string rfc3339(WallTime time);
 

@@ -243,29 +243,42 @@ json to_json(const proxy::ConnectionInfo& c) {
   return object;
 }
 
+/// Times that are not known are left out.
 json to_json(const agent::PodStatus& pod) {
   const agent::Registration& r = pod.registration;
-  return {{"namespace", r.pod_namespace},
-          {"name", r.pod_name},
-          {"uid", r.pod_uid},
-          {"containerId", r.key.container_id},
-          {"ifName", r.key.if_name},
-          {"addresses", texts(r.addresses)},
-          {"netns", r.netns_path},
-          {"netnsInode", r.netns_id.inode},
-          {"slot", r.slot},
-          {"guarded", r.host_ifindex != 0},
-          {"state", pod.state},
-          {"enrolled", r.enrolled},
-          {"workloadUid", r.workload_uid},
-          {"identity", pod.identity},
-          {"inboundPlaintext", pod.inbound},
-          {"inboundBypass", r.inbound_bypass()},
-          {"secondary", r.secondary},
-          {"uncapturedInterfaces", pod.observation.uncaptured},
-          {"reroutedInterfaces", pod.observation.rerouted},
-          {"problems", pod.observation.problems},
-          {"reason", pod.reason}};
+  json object = {{"namespace", r.pod_namespace},
+                 {"name", r.pod_name},
+                 {"uid", r.pod_uid},
+                 {"containerId", r.key.container_id},
+                 {"ifName", r.key.if_name},
+                 {"addresses", texts(r.addresses)},
+                 {"netns", r.netns_path},
+                 {"netnsInode", r.netns_id.inode},
+                 {"slot", r.slot},
+                 {"guarded", r.host_ifindex != 0},
+                 {"state", pod.state},
+                 {"enrolled", r.enrolled},
+                 {"workloadUid", r.workload_uid},
+                 {"identity", pod.identity},
+                 {"inboundPlaintext", pod.inbound},
+                 {"inboundBypass", r.inbound_bypass()},
+                 {"secondary", r.secondary},
+                 {"uncapturedInterfaces", pod.observation.uncaptured},
+                 {"reroutedInterfaces", pod.observation.rerouted},
+                 {"problems", pod.observation.problems},
+                 {"captured", r.enrolled},
+                 {"reason", pod.reason}};
+  const WallTime now = Clock::real().wall_now();
+  const auto put_age = [now](json& into, const char* key, WallTime time) {
+    into[key] = rfc3339(time);
+    into["ageSeconds"] = std::chrono::duration<double>(now - time).count();
+  };
+  if (r.registered_at != WallTime()) put_age(object, "since", r.registered_at);
+  if (pod.observation.at != WallTime()) {
+    object["verified"] = {{"by", pod.observation.by}, {"problems", pod.observation.problems}};
+    put_age(object["verified"], "at", pod.observation.at);
+  }
+  return object;
 }
 
 json config_dump(const State* state, const std::vector<std::shared_ptr<const hbone::TlsIdentity>>& certificates,

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "agent/cli/session.h"
 #include "tunnel/base/error.h"
 
 namespace weft::cli {
@@ -18,5 +19,7 @@ struct CaIssue {
 Result<std::string> ca_init(const std::string& directory);
 /// `weftctl ca issue`: OUT/cert.pem (leaf and chain), OUT/key.pem (mode 0600) and OUT/roots.pem.
 Result<std::string> ca_issue(const CaIssue& issue);
+
+void add_ca(CLI::App& app, Session& session);
 
 }  // namespace weft::cli

@@ -10,19 +10,7 @@ namespace {
 using nlohmann::json;
 using Rows = std::vector<std::vector<std::string>>;
 
-std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
-
-std::string text_of(const json& object, const char* key) { return object.at(key).get<std::string>(); }
-
-std::string number_of(const json& object, const char* key) {
-  return std::to_string(object.at(key).get<std::uint64_t>());
-}
-
-std::string joined(const json& list) {
-  std::string text;
-  for (const auto& item : list) text += (text.empty() ? "" : ",") + item.get<std::string>();
-  return or_dash(text);
-}
+std::string joined(const json& list) { return join(list, ","); }
 
 /// The interfaces that lead past the mesh; agents before 0.2 do not tell.
 std::string uncaptured_of(const json& pod) { return joined(pod.value("uncapturedInterfaces", json::array())); }
@@ -40,18 +28,45 @@ std::string format(const char* pattern, Args... args) {
   return buffer;
 }
 
-/// nlohmann's exceptions end here.
-template <class Make>
-Result<std::string> understood(const char* what, Make make) {
-  try {
-    return make();
-  } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalid, std::string("the agent's answer about ") + what + ": " + e.what() +
-                                         " (are weftctl and weft-agent of different versions?)");
-  }
+/// How long ago it was registered; agents before 0.2, and pods taken up from their records, do not tell.
+std::string since_of(const json& pod) {
+  return pod.contains("ageSeconds") ? human_age(pod.at("ageSeconds").get<double>()) + " ago" : "-";
+}
+
+/// The last look at its wiring.
+std::string verified_of(const json& pod) {
+  if (!pod.contains("verified")) return "not yet";
+  const json& look = pod.at("verified");
+  const auto problems = look.at("problems").size();
+  return human_age(look.at("ageSeconds").get<double>()) + " ago, " +
+         (problems == 0 ? "well" : std::to_string(problems) + (problems == 1 ? " problem" : " problems"));
 }
 
 }  // namespace
+
+std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
+
+std::string text_of(const json& object, const char* key) { return object.at(key).get<std::string>(); }
+
+std::string number_of(const json& object, const char* key) {
+  return std::to_string(object.at(key).get<std::uint64_t>());
+}
+
+std::string join(const json& list, const char* separator) {
+  std::string text;
+  for (const auto& item : list) text += (text.empty() ? "" : separator) + item.get<std::string>();
+  return or_dash(text);
+}
+
+std::string human_age(double seconds) {
+  constexpr double kMinute = 60;
+  constexpr double kHour = 60 * kMinute;
+  constexpr double kDay = 24 * kHour;
+  if (seconds < kMinute) return format("%.0fs", std::max(seconds, 0.0));
+  if (seconds < kHour) return format("%.0fm", seconds / kMinute);
+  if (seconds < kDay) return format("%.0fh", seconds / kHour);
+  return format("%.0fd", seconds / kDay);
+}
 
 std::string table(const std::vector<std::string>& header, const Rows& rows) {
   std::vector<std::size_t> width(header.size(), 0);
@@ -118,11 +133,13 @@ Result<std::string> pods_table(const json& pods) {
     Rows rows;
     for (const auto& pod : pods) {
       rows.push_back({text_of(pod, "namespace") + "/" + text_of(pod, "name"), text_of(pod, "state"),
+                      pod.value("captured", false) ? "yes" : "no", since_of(pod), verified_of(pod),
                       joined(pod.at("addresses")), number_of(pod, "slot"), pod.at("guarded").get<bool>() ? "yes" : "no",
                       text_of(pod, "inboundPlaintext"), or_dash(text_of(pod, "identity")), uncaptured_of(pod),
                       reason_of(pod)});
     }
-    return table({"POD", "STATE", "ADDRESSES", "SLOT", "GUARDED", "PLAINTEXT", "IDENTITY", "UNCAPTURED", "REASON"},
+    return table({"POD", "STATE", "CAPTURED", "SINCE", "VERIFIED", "ADDRESSES", "SLOT", "GUARDED", "PLAINTEXT",
+                  "IDENTITY", "UNCAPTURED", "REASON"},
                  rows);
   });
 }

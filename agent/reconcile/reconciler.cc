@@ -332,6 +332,8 @@ void Reconciler::mend(const Pass& pass) {
 
 Observation Reconciler::mend_one(const Pass& pass, const WiredPod& pod, const std::vector<WiredPod>& all) {
   Observation seen;
+  seen.at = Clock::real().wall_now();
+  seen.by = "reconciliation: programs, rules, routes, interfaces";
   if (std::string problem = mend_wiring(pass, pod); !problem.empty()) seen.problems.push_back(std::move(problem));
   auto routed = cni::routed_interfaces(pod.netns->get());
   if (!routed) {

@@ -18,6 +18,8 @@ class AdminFixture : public ::testing::Test {
     sources_->node = "n1";
     sources_->workers = 2;
     sources_->state = [this] { return state_; };
+    sources_->captures_all = [this] { return captures_all_; };
+    sources_->certificate_status = [this] { return certificate_status_; };
     sources_->certificates = [] { return std::vector<std::shared_ptr<const hbone::TlsIdentity>>(); };
     sources_->connections = [this] { return connections_; };
     sources_->not_ready = [this] { return missing_; };
@@ -69,6 +71,10 @@ class AdminFixture : public ::testing::Test {
     enrolled.state = "enrolled";
     enrolled.identity = "spiffe://cluster.local/ns/shop/sa/web-sa";
     enrolled.inbound = "check";
+    const WallTime now = Clock::real().wall_now();
+    enrolled.registration.registered_at = now - std::chrono::hours(50);
+    enrolled.observation.at = now - std::chrono::seconds(42);
+    enrolled.observation.by = "reconciliation";
     agent::PodStatus wired;
     wired.registration.pod_namespace = "other";
     wired.registration.pod_name = "plain";
@@ -97,6 +103,8 @@ class AdminFixture : public ::testing::Test {
   std::vector<agent::PodStatus> pods_;
   std::vector<proxy::ConnectionInfo> connections_;
   std::vector<std::string> missing_;
+  std::vector<agent::CertManager::Status> certificate_status_;
+  bool captures_all_ = false;
   int quits_ = 0;
 };
 

@@ -62,6 +62,86 @@ TEST_F(AdminApi, ConfigDumpBeforeTheFirstStateIsEmpty) {
   EXPECT_EQ(dump.at("workloadState").size(), 1U);
 }
 
+TEST_F(AdminApi, PodsTellSinceWhenAndHowTheyWereVerified) {
+  const json pods = json::parse(ask("GET", "/pods").body);
+  const json& web = pods.at(0);
+  EXPECT_EQ(web.at("captured"), true);
+  EXPECT_NEAR(web.at("ageSeconds").get<double>(), 50 * 3600, 60);
+  EXPECT_EQ(web.at("since"), rfc3339(pods_[0].registration.registered_at));
+  EXPECT_EQ(web.at("verified").at("by"), "reconciliation");
+  EXPECT_NEAR(web.at("verified").at("ageSeconds").get<double>(), 42, 30);
+  EXPECT_TRUE(web.at("verified").at("problems").empty());
+  EXPECT_EQ(pods.at(1).at("captured"), false);
+  EXPECT_FALSE(pods.at(1).contains("since"));
+  EXPECT_FALSE(pods.at(1).contains("verified"));
+}
+
+TEST_F(AdminApi, ViewsOfTheMeshSayWhatFollows) {
+  const json services = json::parse(ask("GET", "/services").body);
+  EXPECT_EQ(services.at(0).at("endpointHealth"), json({{"healthy", 1}, {"total", 1}}));
+  EXPECT_EQ(services.at(0).at("captured"), true);
+  const json policies = json::parse(ask("GET", "/policies").body);
+  EXPECT_EQ(policies.at(0).at("workloads"), 1);
+  EXPECT_TRUE(policies.at(0).at("notes").empty());
+
+  auto workload = test::hbone_workload("web", {test::ip("10.0.0.5")});
+  workload.authorization_policies = {"shop/ghost"};
+  workload.status = state::HealthStatus::kUnhealthy;
+  workload.services["shop/web.shop.svc"] = {};
+  state::Service service = *state_->services().at(0);
+  auto policy = agent::test::namespace_policy("empty");
+  policy.rules.clear();
+  state_ = state::State::build({{workload}, {service}, {policy}}).value();
+  EXPECT_EQ(json::parse(ask("GET", "/services").body).at(0).at("endpointHealth").at("healthy"), 0);
+  EXPECT_THAT(json::parse(ask("GET", "/workloads").body).at(0).at("notes").dump(), HasSubstr("shop/ghost"));
+  const json noted = json::parse(ask("GET", "/policies").body);
+  EXPECT_THAT(noted.at(0).at("notes").dump(), HasSubstr("has no rules and never matches"));
+  EXPECT_EQ(noted.at(1).at("known"), false);
+  EXPECT_EQ(noted.at(1).at("name"), "ghost");
+  EXPECT_THAT(noted.at(1).at("notes").dump(), HasSubstr(workload.uid));
+
+  state_.reset();
+  for (const char* path : {"/workloads", "/services", "/policies"}) EXPECT_EQ(ask("GET", path).body, "[]\n") << path;
+}
+
+TEST_F(AdminApi, CertificatesHaveAState) {
+  const WallTime now = Clock::real().wall_now();
+  using std::chrono::hours;
+  agent::CertManager::Status status;
+  status.identity = {"cluster.local", "shop", "web-sa"};
+  const auto state_with = [&](WallTime from, WallTime renew, WallTime until) {
+    status.valid_from = from;
+    status.renew_at = renew;
+    status.valid_until = until;
+    certificate_status_ = {status};
+    return json::parse(ask("GET", "/certificates").body).at(0).at("state").get<std::string>();
+  };
+  certificate_status_ = {status};
+  EXPECT_EQ(json::parse(ask("GET", "/certificates").body).at(0).at("state"), "none");
+  EXPECT_EQ(state_with(now - hours(1), now + hours(1), now + hours(2)), "valid");
+  EXPECT_EQ(state_with(now - hours(2), now - hours(1), now + hours(1)), "due for renewal");
+  EXPECT_EQ(state_with(now - hours(3), now - hours(2), now - hours(1)), "expired");
+  EXPECT_EQ(state_with(now + hours(1), now + hours(2), now + hours(3)), "not yet valid");
+}
+
+TEST_F(AdminApi, ExplainAnswersOrSaysWhyNot) {
+  const auto explain = [this](const char* from, const char* to) {
+    return ask("GET", "/explain", true, {{"from", from}, {"to", to}});
+  };
+  const json said = json::parse(explain("shop/web", "192.0.2.1:80").body);
+  EXPECT_EQ(said.at("outcome"), "allowed");
+  EXPECT_EQ(said.at("captured"), false);
+  EXPECT_EQ(said.at("endpoints").at(0).at("target"), "192.0.2.1:80");
+  EXPECT_FALSE(said.at("endpoints").at(0).contains("hbone"));
+  captures_all_ = true;
+  EXPECT_EQ(json::parse(explain("shop/web", "192.0.2.1:80").body).at("captured"), true);
+  EXPECT_EQ(explain("shop/none", "192.0.2.1:80").status, 404);
+  EXPECT_EQ(explain("web", "192.0.2.1:80").status, 400);
+  EXPECT_EQ(ask("GET", "/explain").status, 400);
+  state_.reset();
+  EXPECT_EQ(explain("shop/web", "192.0.2.1:80").status, 503);
+}
+
 TEST_F(AdminApi, ReadyOnlyWhenNothingIsMissing) {
   EXPECT_EQ(ask("GET", "/healthz/ready").status, 200);
   missing_ = {"no configuration yet"};

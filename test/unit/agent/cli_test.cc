@@ -6,7 +6,9 @@
 
 #include "agent/cli/commands.h"
 #include "agent/cli/output.h"
+#include "agent/cli/session.h"
 #include "test/unit/agent/admin_fixture.h"
+#include "tunnel/base/log.h"
 
 namespace weft::cli {
 namespace {
@@ -57,7 +59,9 @@ TEST_F(Weftctl, StatusTellsReadyFromNotReady) {
 TEST_F(Weftctl, PodsAsTableAndJson) {
   EXPECT_EQ(query({"pods"}), kOk);
   EXPECT_THAT(out_,
-              AllOf(HasSubstr("POD          STATE     ADDRESSES"), HasSubstr("shop/web     enrolled  10.0.0.5"),
+              AllOf(HasSubstr("POD          STATE     CAPTURED  SINCE   VERIFIED       ADDRESSES"),
+                    HasSubstr("shop/web     enrolled  yes       2d ago  42s ago, well  10.0.0.5"),
+                    HasSubstr("other/plain  wired     no        -       not yet"),
                     HasSubstr("spiffe://cluster.local/ns/shop/sa/web-sa"), HasSubstr("net1,net2   the rule is gone")));
   EXPECT_EQ(query({"pods", "-o", "json"}), kOk);
   EXPECT_EQ(json::parse(out_).size(), 2U);
@@ -78,6 +82,62 @@ TEST_F(Weftctl, DropsShowsOnlyDropsLargestFirst) {
   EXPECT_EQ(json::parse(out_).size(), 2U);
 }
 
+TEST_F(Weftctl, TheMeshAsTables) {
+  EXPECT_EQ(query({"workloads"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("WORKLOAD  ADDRESSES  PROTOCOL"), HasSubstr("shop/web  10.0.0.5   HBONE"),
+                          HasSubstr("shop/way.shop.svc")));
+  EXPECT_EQ(query({"services"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("shop/web.shop.svc  10.96.0.1  80>8080  1/1"), HasSubstr("Standard")));
+  EXPECT_EQ(query({"policies"}), kOk);
+  EXPECT_THAT(out_, HasSubstr("shop/deny  Namespace  Deny    1      1          -\n"));
+  agent::CertManager::Status status;
+  status.identity = {"cluster.local", "shop", "web-sa"};
+  status.last_error = "the CA is away";
+  certificate_status_ = {status};
+  EXPECT_EQ(query({"certificates"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("spiffe://cluster.local/ns/shop/sa/web-sa  none"), HasSubstr("the CA is away")));
+  for (const char* name : {"workloads", "services", "policies", "certificates"}) {
+    EXPECT_EQ(query({name, "-o", "json"}), kOk);
+    EXPECT_EQ(json::parse(out_).size(), 1U) << name;
+  }
+}
+
+TEST_F(Weftctl, LogLevelIsShownSetAndReset) {
+  const std::string before = log::level();
+  EXPECT_EQ(query({"log-level"}), kOk);
+  EXPECT_EQ(out_, before + "\n");
+  EXPECT_EQ(query({"log-level", "error"}), kOk);
+  EXPECT_EQ(log::level(), "error");
+  EXPECT_EQ(query({"log-level", "-o", "json"}), kOk);
+  EXPECT_EQ(json::parse(out_), json({{"level", "error"}}));
+  EXPECT_EQ(query({"log-level", "reset"}), kOk);
+  EXPECT_EQ(log::level(), before);
+  EXPECT_EQ(query({"log-level", "loud"}), kUsage);
+}
+
+TEST_F(Weftctl, ExplainSaysWhatWouldHappenAndExitsWithIt) {
+  EXPECT_EQ(query({"explain", "shop/web", "[2001:db8::1]:443"}), kRefused);
+  EXPECT_THAT(out_, HasSubstr("result        refused: the source has no IPv6 address\n"));
+  EXPECT_EQ(query({"explain", "shop/web", "192.0.2.1:443"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("source        shop/web (10.0.0.5) as spiffe://cluster.local/ns/shop/sa/web-sa"),
+                          HasSubstr("captured      no: 192.0.2.1 is no destination of the mesh"),
+                          HasSubstr("ENDPOINT  TARGET         WEIGHT    TRANSPORT"),
+                          HasSubstr("192.0.2.1:443  1 (100%)  plaintext"), HasSubstr("result        allowed\n")));
+  EXPECT_EQ(query({"explain", "shop/web", "192.0.2.1:443", "-o", "json"}), kOk);
+  EXPECT_EQ(json::parse(out_).at("outcome"), "allowed");
+  EXPECT_EQ(query({"explain", "shop/nobody", "192.0.2.1:443"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("no wired pod of this node and no workload has that name"));
+  EXPECT_EQ(query({"explain", "shop/web"}), kUsage);
+}
+
+TEST_F(Weftctl, SaysThatAnAgentIsTooOld) {
+  server_ = admin::HttpServer::start("admin", Endpoint::parse("127.0.0.1:0").value(), {}).value();
+  EXPECT_EQ(query({"explain", "shop/web", "192.0.2.1:443"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("is weft-agent older than weftctl?"));
+  EXPECT_EQ(query({"log-level"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("log level at 127.0.0.1"));
+}
+
 TEST_F(Weftctl, SaysThatNobodyAnswers) {
   const std::string address = server_->address().to_string();
   server_.reset();
@@ -95,6 +155,11 @@ TEST_F(Weftctl, TakesTheAddressFromTheEnvironment) {
 TEST_F(Weftctl, RefusesBadCommandLines) {
   EXPECT_EQ(run_with({}), kUsage);
   EXPECT_EQ(run_with({"dance"}), kUsage);
+  EXPECT_THAT(err_, HasSubstr("weftctl: unknown command \"dance\"\n"));
+  EXPECT_EQ(run_with({"pod"}), kUsage);
+  EXPECT_THAT(err_, HasSubstr("did you mean \"pods\"?"));
+  EXPECT_EQ(run_with({"pods", "--ouput", "json"}), kUsage);
+  EXPECT_THAT(err_, HasSubstr("did you mean \"--output\"?"));
   EXPECT_EQ(run_with({"pods", "-o", "xml"}), kUsage);
   EXPECT_EQ(run_with({"ca"}), kUsage);
   EXPECT_EQ(run_with({"ca", "init"}), kUsage);
@@ -106,7 +171,9 @@ TEST_F(Weftctl, RefusesBadCommandLines) {
 
 TEST_F(Weftctl, HelpAndVersion) {
   EXPECT_EQ(run_with({"--help"}), kOk);
-  EXPECT_THAT(out_, AllOf(HasSubstr("Exit codes"), HasSubstr("drops")));
+  EXPECT_THAT(out_, AllOf(HasSubstr("Exit codes:\n  0  done\n"), HasSubstr("drops"), HasSubstr("  5  explain")));
+  EXPECT_EQ(run_with({"explain", "--help"}), kOk);
+  EXPECT_THAT(out_, HasSubstr("5 it would be refused"));
   EXPECT_EQ(run_with({"version"}), kOk);
   EXPECT_EQ(out_, "weftctl " WEFT_VERSION "\n");
 }
@@ -138,6 +205,18 @@ TEST(WeftctlOutput, WritesBytesForPeople) {
   EXPECT_EQ(human_bytes(1023), "1023");
   EXPECT_EQ(human_bytes(1024), "1.0K");
   EXPECT_EQ(human_bytes(5.5 * 1024 * 1024), "5.5M");
+}
+
+TEST(WeftctlOutput, WritesAgesForPeople) {
+  EXPECT_EQ(human_age(-1), "0s");
+  EXPECT_EQ(human_age(42.4), "42s");
+  EXPECT_EQ(human_age(300), "5m");
+  EXPECT_EQ(human_age(3 * 3600), "3h");
+  EXPECT_EQ(human_age(50 * 3600), "2d");
+}
+
+TEST(WeftctlOutput, EncodesQueries) {
+  EXPECT_EQ(percent_encoded("shop/web&x=[fd00::1]:80 +"), "shop%2Fweb%26x%3D%5Bfd00%3A%3A1%5D%3A80%20%2B");
 }
 
 TEST(WeftctlOutput, SaysThatAnAnswerIsNotUnderstood) {

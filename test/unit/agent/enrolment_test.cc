@@ -323,9 +323,16 @@ TEST_F(EnrolmentTest, CapturesEverythingWhileDestinationsCannotBeWritten) {
   capture_.fail_destinations = ErrorCode::kInternal;
   enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
   EXPECT_TRUE(capture_.capture_all);
+  EXPECT_TRUE(enrolment_->captures_all());
   capture_.fail_destinations.reset();
   enrolment_->sweep();
   EXPECT_FALSE(capture_.capture_all);
+  EXPECT_FALSE(enrolment_->captures_all());
+  // Too many: the maps themselves capture everything then.
+  capture_.fail_destinations = ErrorCode::kUnavailable;
+  enrolment_->apply(state_of({}));
+  EXPECT_FALSE(capture_.capture_all);
+  EXPECT_TRUE(enrolment_->captures_all());
   capture_.fail_destinations = ErrorCode::kInternal;
   enrolment_->apply(state_of({}));
   EXPECT_TRUE(capture_.capture_all);
@@ -464,6 +471,8 @@ TEST_F(EnrolmentTest, ObservationsAreShownAndStrangersRemoved) {
   enrolment_->observe({"container-web", "eth0"}, {.problems = {"p"}, .uncaptured = {"net1"}, .rerouted = {}});
   enrolment_->observe({"container-none", "eth0"}, {.problems = {"q"}, .uncaptured = {}, .rerouted = {}});
   EXPECT_THAT(enrolment_->pods().at(0).observation.uncaptured, ElementsAre("net1"));
+  const auto age = Clock::real().wall_now() - enrolment_->pods().at(0).registration.registered_at;
+  EXPECT_LT(std::chrono::abs(age), std::chrono::minutes(1));
   capture_.by_slot[2] = {.slot = 2, .addresses = {ip("10.0.0.9")}, .host_ifindex = 0};
   EXPECT_EQ(enrolment_->drop_strangers().value(), 1U);
   EXPECT_EQ(capture_.by_slot.size(), 1U);

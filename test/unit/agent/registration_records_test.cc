@@ -27,6 +27,7 @@ Registration example() {
   r.slot = 4;
   r.workload_uid = "Kubernetes//Pod/shop/web";
   r.enrolled = true;
+  r.registered_at = WallTime(std::chrono::seconds(1'700'000'000));
   return r;
 }
 
@@ -57,6 +58,7 @@ TEST(RegistrationRecords, GiveBackWhatWasSaved) {
   EXPECT_EQ(r.host_ifindex, 9U);
   EXPECT_EQ(r.slot, 4U);
   EXPECT_EQ(r.workload_uid, expected.workload_uid);
+  EXPECT_EQ(r.registered_at, expected.registered_at);
   EXPECT_TRUE(r.enrolled);
   EXPECT_FALSE(loaded.registrations[first_is_eth0 ? 1 : 0].enrolled);
 }
