@@ -67,6 +67,16 @@ struct H2Session::Callbacks {
                        const std::uint8_t* value, std::size_t value_length, std::uint8_t, void* user) {
     return self(user).on_header(frame->hd.stream_id, text(name, name_length), text(value, value_length));
   }
+  static int on_begin_frame(nghttp2_session*, const nghttp2_frame_hd* head, void* user) {
+    return self(user).violated(self(user).guard_.frame_begins(*head));
+  }
+  static int on_invalid_frame(nghttp2_session*, const nghttp2_frame* /*frame*/, int /*code*/, void* user) {
+    return self(user).violated(self(user).guard_.invalid_frame());
+  }
+  static int on_unknown_frame(nghttp2_session*, void** /*payload*/, const nghttp2_frame_hd* /*head*/, void* user) {
+    const int code = self(user).violated(self(user).guard_.unknown_frame());
+    return code != 0 ? code : NGHTTP2_ERR_CANCEL;  // nobody wants it
+  }
   static int on_frame_recv(nghttp2_session*, const nghttp2_frame* frame, void* user) {
     return self(user).on_frame(*frame);
   }
@@ -104,6 +114,9 @@ struct H2Session::Callbacks {
       if (nghttp2_session_callbacks_new(&c) != 0) std::abort();
       nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
       nghttp2_session_callbacks_set_on_header_callback(c, on_header);
+      nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
+      nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(c, on_invalid_frame);
+      nghttp2_session_callbacks_set_unpack_extension_callback(c, on_unknown_frame);
       nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame_recv);
       nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data);
       nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_send);
@@ -132,6 +145,10 @@ Result<void> H2Session::start() {
   nghttp2_option_set_peer_max_concurrent_streams(option, kClientMaxStreams);
   // Resets are judged here, where those of answered streams are no attack: applications end connections that way.
   nghttp2_option_set_stream_reset_rate_limit(option, kNoLimit, kNoLimit);
+  // nghttp2 would pass over them in silence.
+  for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; ++type) {
+    nghttp2_option_set_user_recv_extension_type(option, static_cast<std::uint8_t>(type));
+  }
   nghttp2_session* raw = nullptr;
   const bool client = side_ == Side::kClient;
   const int made = client ? nghttp2_session_client_new2(&raw, Callbacks::table(), this, option)
@@ -172,8 +189,8 @@ Result<void> H2Session::receive(std::span<const std::byte> bytes) {
   in_receive_ = false;
   if (!violation_.empty()) {
     nghttp2_session_terminate_session(session_.get(), NGHTTP2_ENHANCE_YOUR_CALM);
-    return fail(ErrorCode::kDenied, "HTTP/2 from the peer: " + std::string(violation_) +
-                                        " (more frames without content, or requests taken back, than any use has)");
+    return fail(ErrorCode::kDenied,
+                "HTTP/2 from the peer: " + std::string(violation_) + " (a peer that is hostile or broken)");
   }
   if (n < 0) {
     violation_ = n == NGHTTP2_ERR_FLOODED ? "frame_flood" : "http2_error";
@@ -337,6 +354,7 @@ int H2Session::on_header(std::int32_t stream_id, std::string_view name, std::str
   stream->header_bytes += name.size() + value.size() + 32;
   if (stream->header_bytes > (side_ == Side::kClient ? kClientHeaderList : kServerHeaderList)) {
     events_.on_bad_request("header list too long");
+    if (const int code = violated(guard_.header_list_too_long()); code != 0) return code;
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;  // resets the stream alone
   }
   H2Headers& headers = stream->headers;
@@ -355,28 +373,23 @@ int H2Session::on_header(std::int32_t stream_id, std::string_view name, std::str
   return 0;
 }
 
+/// Gives what nghttp2's callbacks return: an empty `what` is no violation.
 int H2Session::violated(std::string_view what) {
+  if (what.empty()) return 0;
   violation_ = what;
   return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-int H2Session::count_idle_frame(const nghttp2_frame& frame) {
-  const bool is_ack = (frame.hd.flags & NGHTTP2_FLAG_ACK) != 0;
-  const bool is_empty_data =
-      frame.hd.type == NGHTTP2_DATA && frame.hd.length == 0 && (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) == 0;
-  const bool is_idle = frame.hd.type == NGHTTP2_PRIORITY || is_empty_data ||
-                       ((frame.hd.type == NGHTTP2_PING || frame.hd.type == NGHTTP2_SETTINGS) && !is_ack);
-  if (is_idle && !guard_.idle_frames.take(clock_.now())) return violated("frame_flood");
-  if (frame.hd.type == NGHTTP2_RST_STREAM && side_ == Side::kServer) {
-    const Stream* stream = find(frame.hd.stream_id);
-    const bool early = stream != nullptr && !stream->answered;
-    if (early && !guard_.early_resets.take(clock_.now())) return violated("reset_flood");
-  }
-  return 0;
+int H2Session::judge(const nghttp2_frame& frame) {
+  if (const int code = violated(guard_.frame_arrived(frame)); code != 0) return code;
+  if (frame.hd.type != NGHTTP2_RST_STREAM || side_ != Side::kServer) return 0;
+  const Stream* stream = find(frame.hd.stream_id);
+  const bool early = stream != nullptr && !stream->answered;
+  return early ? violated(guard_.taken_back(stream->window_started)) : 0;
 }
 
 int H2Session::on_frame(const nghttp2_frame& frame) {
-  if (const int code = count_idle_frame(frame); code != 0) return code;
+  if (const int code = judge(frame); code != 0) return code;
   switch (frame.hd.type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_DATA: {
@@ -408,6 +421,12 @@ void H2Session::on_frame_sent(const nghttp2_frame& frame) {
   if (frame.hd.type == NGHTTP2_GOAWAY && frame.goaway.error_code != NGHTTP2_NO_ERROR && violation_.empty()) {
     violation_ = "http2_error";
   }
+  // It sent more than its window: no stream of such a peer can be relied on.
+  if (frame.hd.type == NGHTTP2_RST_STREAM && frame.rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR) {
+    violation_ = "http2_error";
+    nghttp2_session_terminate_session(session_.get(), NGHTTP2_FLOW_CONTROL_ERROR);
+  }
+  if (frame.hd.type == NGHTTP2_DATA && frame.hd.length > 0) guard_.data_sent();
   if (frame.hd.type != NGHTTP2_HEADERS) return;
   const Stream* stream = find(frame.hd.stream_id);
   if (stream == nullptr || !stream->refused) return;
@@ -419,6 +438,7 @@ void H2Session::on_frame_sent(const nghttp2_frame& frame) {
 int H2Session::on_headers_complete(std::int32_t stream_id, bool end_stream, Stream& stream) {
   const H2Headers headers = std::exchange(stream.headers, {});
   if (side_ == Side::kServer) {
+    stream.window_started = clock_.now();
     events_.on_request(stream_id, headers);
   } else if (stream.handler != nullptr) {
     stream.handler->on_response(headers);

@@ -131,7 +131,7 @@ class H2Session {
   /// Says that no new streams are taken; those that live go on.
   void goaway();
 
-  /// What the peer did that ended the session or ends it now ("frame_flood", "reset_flood", "http2_error"); empty:
+  /// What the peer did that ended the session or ends it now: a violation of FloodGuard, or "http2_error"; empty:
   /// nothing.
   [[nodiscard]] std::string_view violation() const { return violation_; }
 
@@ -147,10 +147,10 @@ class H2Session {
     std::size_t header_bytes = 0;  ///< as RFC 9113, 6.5.2 counts them
     std::size_t received_since_growth = 0;
     std::uint32_t window = kStreamWindow;
-    SteadyTime window_started;
-    bool deferred = false;  ///< nghttp2 waits for resume()
-    bool refused = false;   ///< an error status is on its way
-    bool answered = false;  ///< server: a status has been given
+    SteadyTime window_started;  ///< server: until it is answered, when the request came
+    bool deferred = false;      ///< nghttp2 waits for resume()
+    bool refused = false;       ///< an error status is on its way
+    bool answered = false;      ///< server: a status has been given
   };
   struct SessionDeleter {
     void operator()(nghttp2_session* session) const { nghttp2_session_del(session); }
@@ -158,7 +158,12 @@ class H2Session {
   struct Callbacks;  // the C callbacks
 
   H2Session(Side side, SessionEvents& events, Scratch& scratch, WindowBudget& budget, const Clock& clock)
-      : side_(side), events_(events), scratch_(scratch), budget_(budget), clock_(clock) {}
+      : side_(side),
+        events_(events),
+        scratch_(scratch),
+        budget_(budget),
+        clock_(clock),
+        guard_(clock, side == Side::kClient ? kClientHeaderList : kServerHeaderList) {}
   Result<void> start();
   void want_send();
   Stream* find(std::int32_t stream_id);
@@ -170,7 +175,7 @@ class H2Session {
   void on_stream_close(std::int32_t stream_id, std::uint32_t error_code);
   ssize_t produce(std::int32_t stream_id, std::size_t limit, std::uint32_t* flags);
   int send_data(const std::uint8_t* frame_header, std::size_t length);
-  int count_idle_frame(const nghttp2_frame& frame);
+  int judge(const nghttp2_frame& frame);
   int violated(std::string_view what);
   void grow_window(std::int32_t stream_id, Stream& stream);
   Result<void> flush_staged(FrameSink& sink);

@@ -38,6 +38,16 @@ long TlsStream::bio_ctrl(BIO* /*bio*/, int command, long /*number*/, void* /*poi
   return command == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
+/// OpenSSL handles these messages within one read for as long as there are any.
+void TlsStream::on_message(int sent, int /*version*/, int type, const void* /*data*/, std::size_t /*length*/,
+                           SSL* /*ssl*/, void* self) {
+  auto& stream = *static_cast<TlsStream*>(self);
+  if (sent != 0 || type != SSL3_RT_HANDSHAKE || !stream.established_) return;
+  if (stream.late_messages_.take(Clock::real().now())) return;
+  stream.flooded_ = true;
+  stream.input_ = {};
+}
+
 BIO_METHOD* TlsStream::bio_method() {
   static BIO_METHOD* const method = [] {
     BIO_METHOD* m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weft memory");
@@ -60,6 +70,8 @@ Result<std::unique_ptr<TlsStream>> TlsStream::create(SSL_CTX* context, Side side
   BIO_set_data(bio, stream.get());
   BIO_set_init(bio, 1);
   SSL_set_bio(stream->ssl_.get(), bio, bio);
+  SSL_set_msg_callback(stream->ssl_.get(), on_message);
+  SSL_set_msg_callback_arg(stream->ssl_.get(), stream.get());
   if (side == Side::kClient) {
     SSL_set_connect_state(stream->ssl_.get());
   } else {
@@ -71,7 +83,10 @@ Result<std::unique_ptr<TlsStream>> TlsStream::create(SSL_CTX* context, Side side
 Result<bool> TlsStream::handshake() {
   ERR_clear_error();
   const int result = SSL_do_handshake(ssl_.get());
-  if (result == 1) return true;
+  if (result == 1) {
+    established_ = true;
+    return true;
+  }
   if (SSL_get_error(ssl_.get(), result) == SSL_ERROR_WANT_READ) return false;
   return fail(ErrorCode::kDenied, "TLS handshake: " + handshake_error(ssl_.get()));
 }
@@ -83,6 +98,7 @@ Result<TlsStream::Plain> TlsStream::read(std::span<std::byte> into) {
     ERR_clear_error();
     const int result = SSL_read_ex(ssl_.get(), into.data() + plain.bytes, into.size() - plain.bytes, &n);
     plain.bytes += n;
+    if (flooded_) return fail(ErrorCode::kDenied, "TLS read: the peer asks for new keys without end");
     if (result == 1) continue;
     const int error = SSL_get_error(ssl_.get(), result);
     if (error == SSL_ERROR_WANT_READ) return plain;

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "tunnel/base/error.h"
+#include "tunnel/hbone/flood_guard.h"
 #include "tunnel/loop/buffer.h"
 
 namespace weft::hbone {
@@ -44,6 +45,10 @@ class TlsStream {
   /// Puts a close_notify into output().
   void close();
 
+  /// True when the peer asks for so many new keys that it wants nothing else: each costs this side more than the peer,
+  /// and an answer. The call that noticed it has failed.
+  [[nodiscard]] bool flooded() const { return flooded_; }
+
   /// Encrypted bytes that wait to be sent.
   [[nodiscard]] loop::Buffer& output() { return output_; }
 
@@ -56,9 +61,12 @@ class TlsStream {
   static int bio_read(BIO* bio, char* into, int length);
   static int bio_write(BIO* bio, const char* data, int length);
   static long bio_ctrl(BIO* bio, int command, long number, void* pointer);
+  static void on_message(int sent, int version, int type, const void* data, std::size_t length, SSL* ssl, void* self);
 
   std::span<const std::byte> input_;
   loop::Buffer output_;
+  bool established_ = false, flooded_ = false;
+  RateLimit late_messages_{32, 1};  ///< of the handshake protocol after the handshake
   std::unique_ptr<SSL, SslDeleter> ssl_;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/hbone/tunnel.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 
 #include <cstring>
@@ -20,6 +22,8 @@ constexpr std::size_t kKeptShare = 256U << 10;
 constexpr milliseconds kPause{5};
 constexpr milliseconds kPingInterval{10'000};
 constexpr int kPingsUnanswered = 2;  // 20 s without an answer
+/// How long a peer may take nothing of what waits for it.
+constexpr int kUserTimeoutMs = 30'000;
 /// How long a client may take to hear that the server goes away.
 constexpr milliseconds kDrainNotice{1'000};
 
@@ -34,6 +38,8 @@ Result<std::unique_ptr<Tunnel>> Tunnel::create(TunnelContext context, TunnelOwne
   if (!tls) return Failure(tls.error());
   tunnel->tls_ = std::move(*tls);
   prepare(tunnel->tls_->ssl());
+  // Where a peer stops reading no PING gets through to it; the kernel knows. A socket that is not TCP (tests) does not.
+  (void)sys::set_option(tunnel->fd_.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMs);
   auto watcher = context.loop.watch(tunnel->fd_.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP,
                                     [raw = tunnel.get()](std::uint32_t events) { raw->on_event(events); });
   if (!watcher) return Failure(watcher.error());
@@ -193,6 +199,8 @@ void Tunnel::on_ping_timer() {
     unanswered_pings_ = 0;
     return;
   }
+  ping_timer_.arm(kPingInterval, [this] { on_ping_timer(); });
+  if (!writable_) return;  // TCP_USER_TIMEOUT watches
   if (unanswered_pings_ >= kPingsUnanswered) {
     fail("the peer did not answer PING for 20 s");
     return;

@@ -75,8 +75,11 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
     std::string why;
   };
   [[nodiscard]] const Ending* ending() const { return ending_ ? &*ending_ : nullptr; }
-  /// As H2Session::violation(); also once it is closed.
-  [[nodiscard]] std::string_view violation() const { return session_ ? session_->violation() : std::string_view(); }
+  /// As H2Session::violation(), or "tls_flood"; also once it is closed.
+  [[nodiscard]] std::string_view violation() const {
+    if (tls_->flooded()) return "tls_flood";
+    return session_ ? session_->violation() : std::string_view();
+  }
 
   /// For the streams: where they count what they keep.
   void join_budget(KeptShare& share) { share.join(context_.kept, kept_); }

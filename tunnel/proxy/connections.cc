@@ -45,7 +45,12 @@ void Connection::finish(telemetry::ResponseFlag flag, const std::string& why) {
   count_bytes();
   count_decision();
   worker_.metrics.closed(metrics_, result_);
-  telemetry::log_access(result_);
+  const bool served = metrics_ != nullptr || why.empty() || result_.reporter == telemetry::Reporter::kSource;
+  if (served) {
+    telemetry::log_access(result_);
+  } else {
+    worker_.refusals.write(*pod_, result_);
+  }
   worker_.connections.remove(*this);
 }
 

@@ -6,6 +6,7 @@
 
 #include "tunnel/hbone/pool.h"
 #include "tunnel/proxy/connections.h"
+#include "tunnel/proxy/refusal_log.h"
 #include "tunnel/proxy/source_ports.h"
 #include "tunnel/proxy/worker.h"
 
@@ -39,7 +40,8 @@ struct WorkerContext {
         budget(config.window_budget_bytes),
         kept(config.kept_budget_bytes),
         pool(tunnel_context(), config.connect_timeout, config.idle_tunnel_timeout),
-        connections(event_loop) {}
+        connections(event_loop),
+        refusals(connection_metrics) {}
 
   [[nodiscard]] hbone::TunnelContext tunnel_context() { return {loop, scratch, budget, kept, Clock::real()}; }
 
@@ -53,6 +55,7 @@ struct WorkerContext {
   hbone::KeptBudget kept;
   hbone::Pool pool;
   Connections connections;
+  RefusalLog refusals;
   NetnsSwitch netns;
   PodPorts ports;
   std::shared_ptr<const state::State> state;  ///< null until the first snapshot

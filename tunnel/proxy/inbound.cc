@@ -11,6 +11,10 @@ namespace weft::proxy {
 
 using telemetry::ResponseFlag;
 
+namespace {
+constexpr std::size_t kLoggedTrace = 128;
+}  // namespace
+
 Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, hbone::Tunnel& tunnel,
                  std::int32_t stream_id, const hbone::H2Headers& headers)
     : Connection(worker, std::move(pod)),
@@ -24,7 +28,8 @@ Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, h
   result_.source.endpoint = tunnel.peer();
   result_.source.identity = tunnel.peer_identity();
   result_.hbone = tunnel.local();
-  result_.traceparent = headers.traceparent;
+  // One is 55 bytes long; the log is no place for 64 KiB.
+  result_.traceparent = headers.traceparent.substr(0, kLoggedTrace);
 }
 
 void Inbound::start() {

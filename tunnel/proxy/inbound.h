@@ -71,13 +71,14 @@ class InboundTunnels final : private hbone::TunnelOwner {
     std::shared_ptr<const PodContext> pod;
     std::unique_ptr<hbone::Tunnel> tunnel;
     IpAddress source;
+    std::uint64_t number = 0;  ///< counts tunnels
     bool opened = false;
     std::unique_ptr<loop::Timer> idle;  ///< ends a tunnel that nobody uses
     telemetry::OpenSocket counted;
   };
   /// Of one pod: what its peers have under way.
   struct Load {
-    std::size_t handshakes = 0;
+    std::map<std::uint64_t, hbone::Tunnel*> handshakes;  ///< by age
     std::map<IpAddress, std::size_t> handshakes_by_source, tunnels_by_source;
   };
 
@@ -85,6 +86,7 @@ class InboundTunnels final : private hbone::TunnelOwner {
              std::shared_ptr<const hbone::TlsIdentity> identity);
   /// True where another tunnel of this source may begin.
   bool within_limits(const PodContext& pod, const Endpoint& peer);
+  void count_limit(const PodContext& pod, const Endpoint& peer, const char* kind);
   void handshake_over(const Served& served);
   void update_idle(Served& served);
 
@@ -97,6 +99,7 @@ class InboundTunnels final : private hbone::TunnelOwner {
   WorkerContext& worker_;
   std::map<const hbone::Tunnel*, Served> tunnels_;
   std::map<std::uint32_t, Load> loads_;  ///< by slot
+  std::uint64_t tunnels_made_ = 0;
   SteadyTime limit_logged_;
   std::map<std::uint64_t, std::unique_ptr<Waiting>> waiting_;  ///< accepted, but without a certificate yet
   std::uint64_t next_waiting_ = 0;

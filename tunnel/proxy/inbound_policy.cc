@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "tunnel/proxy/context.h"
-#include "tunnel/telemetry/access_log.h"
 
 namespace weft::proxy {
 
@@ -68,7 +67,7 @@ void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint
   result.flag = flag;
   result.error = why;
   worker.metrics.closed(nullptr, result);
-  telemetry::log_access(result);
+  worker.refusals.write(pod, result);
 }
 
 }  // namespace weft::proxy

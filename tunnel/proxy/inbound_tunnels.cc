@@ -71,28 +71,39 @@ void InboundTunnels::go_on() {
   }
 }
 
-/// A peer may hold so much and no more: a connection over it is closed at once. Others are not touched.
+/// A peer may hold so much and no more: a connection over it is closed at once. Where many of them together hold all of
+/// a pod's handshakes, the oldest makes room: those of honest peers take milliseconds. Others are not touched.
 bool InboundTunnels::within_limits(const PodContext& pod, const Endpoint& peer) {
   Load& load = loads_[pod.slot];
   const auto of = [&](const std::map<IpAddress, std::size_t>& counts) {
     const auto found = counts.find(peer.address);
     return found == counts.end() ? 0 : found->second;
   };
-  const char* kind = nullptr;
-  if (load.handshakes >= kHandshakesPerPod || of(load.handshakes_by_source) >= kHandshakesPerSource) {
-    kind = "handshake_limit";
-  } else if (of(load.tunnels_by_source) >= kTunnelsPerSource) {
-    kind = "tunnel_limit";
+  if (of(load.handshakes_by_source) >= kHandshakesPerSource) {
+    count_limit(pod, peer, "handshake_limit");
+    return false;
   }
-  if (kind == nullptr) return true;
+  if (of(load.tunnels_by_source) >= kTunnelsPerSource) {
+    count_limit(pod, peer, "tunnel_limit");
+    return false;
+  }
+  if (load.handshakes.size() >= kHandshakesPerPod) {
+    hbone::Tunnel& oldest = *load.handshakes.begin()->second;
+    count_limit(pod, oldest.peer(), "handshake_limit");
+    oldest.close("TLS handshake: not done when too many others had begun");
+  }
+  return true;
+}
+
+void InboundTunnels::count_limit(const PodContext& pod, const Endpoint& peer, const char* kind) {
   worker_.metrics.violation(kind);
-  if (const auto now = worker_.loop.now(); now - limit_logged_ >= kLogInterval) {
-    limit_logged_ = now;
-    log::warn("HBONE connections of a peer are refused pod={}/{} source={} limit={} handshakes={} tunnels={}",
-              pod.namespace_name, pod.name, peer.address.to_string(), kind, load.handshakes,
-              of(load.tunnels_by_source));
-  }
-  return false;
+  const auto now = worker_.loop.now();
+  if (now - limit_logged_ < kLogInterval) return;
+  limit_logged_ = now;
+  const Load& load = loads_[pod.slot];
+  log::warn("HBONE connections of a peer are refused pod={}/{} source={} violation={} handshakes={} sources={}",
+            pod.namespace_name, pod.name, peer.address.to_string(), kind, load.handshakes.size(),
+            load.tunnels_by_source.size());
 }
 
 void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
@@ -104,18 +115,19 @@ void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const E
       [&](SSL* ssl) { hbone::expect_client(ssl, trust_domain); }, worker_.config.connect_timeout);
   if (!tunnel) return record_refused(worker_, *pod, peer, ResponseFlag::kTlsFailure, tunnel.error().message());
   Load& load = loads_[pod->slot];
-  ++load.handshakes;
+  const std::uint64_t number = ++tunnels_made_;
+  load.handshakes.emplace(number, tunnel->get());
   ++load.handshakes_by_source[peer.address];
   ++load.tunnels_by_source[peer.address];
   const hbone::Tunnel* key = tunnel->get();
-  tunnels_.emplace(
-      key, Served{std::move(pod), std::move(*tunnel), peer.address, false, std::make_unique<loop::Timer>(worker_.loop),
-                  worker_.metrics.socket(telemetry::Reporter::kDestination)});
+  tunnels_.emplace(key, Served{std::move(pod), std::move(*tunnel), peer.address, number, false,
+                               std::make_unique<loop::Timer>(worker_.loop),
+                               worker_.metrics.socket(telemetry::Reporter::kDestination)});
 }
 
 void InboundTunnels::handshake_over(const Served& served) {
   Load& load = loads_[served.pod->slot];
-  --load.handshakes;
+  load.handshakes.erase(served.number);
   release(load.handshakes_by_source, served.source);
 }
 
@@ -167,6 +179,9 @@ void InboundTunnels::on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase 
     worker_.metrics.violation(kind);
     log::warn("HBONE tunnel closed pod={}/{} source={} identity={} violation={} error={}", served.pod->namespace_name,
               served.pod->name, tunnel.peer().to_string(), tunnel.peer_identity().to_uri(), kind, log::quote(why));
+  } else if (phase == hbone::TunnelPhase::kOpen && !why.empty()) {
+    log::info("HBONE tunnel closed pod={}/{} source={} identity={} error={}", served.pod->namespace_name,
+              served.pod->name, tunnel.peer().to_string(), tunnel.peer_identity().to_uri(), log::quote(why));
   }
   worker_.loop.defer_delete(std::move(node.mapped().tunnel));
 }
