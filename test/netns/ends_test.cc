@@ -2,11 +2,7 @@
 /// How connections end, by FIN, RST and half by half: with the mesh between them both applications see what they see
 /// without it. And what happens to a connection whose first endpoint fails.
 
-#include <sys/socket.h>
-
-#include <cerrno>
-#include <functional>
-
+#include "test/netns/endings.h"
 #include "test/netns/mesh_fixture.h"
 #include "test/netns/raw_tcp.h"
 
@@ -17,113 +13,15 @@ using ::testing::HasSubstr;
 
 constexpr std::uint16_t kScriptPort = 9292;
 
-/// What client and server saw, as one line.
-using Script = std::function<std::string(Fd& client, Fd& server)>;
-
-struct Ending {
-  const char* name;
-  Script play;
-  const char* expected;
-};
-
-const Ending kEndings[] = {
-    {"the server resets at once",
-     [](Fd& client, Fd& server) {
-       reset(server);
-       return "client " + read_to_end(client);
-     },
-     "client |reset"},
-    {"the server resets after data",
-     [](Fd& client, Fd& server) {
-       send_all(server, "hello");
-       std::string seen = read_some(client, 5);
-       reset(server);
-       return "client " + seen + read_to_end(client);
-     },
-     "client hello|reset"},
-    {"the server closes with something unread",
-     [](Fd& client, Fd& server) {
-       send_all(client, "a request that nobody reads");
-       send_all(server, "x");
-       std::string seen = read_some(client, 1);
-       // Until it is there: the kernel resets for unread bytes alone.
-       char byte = 0;
-       if (::recv(server.get(), &byte, 1, MSG_PEEK) != 1) return std::string("nothing arrived");
-       server.reset();
-       return "client " + seen + read_to_end(client);
-     },
-     "client x|reset"},
-    {"the client half-closes and gets its answer",
-     [](Fd& client, Fd& server) {
-       send_all(client, "question");
-       shut_write(client);
-       std::string seen = "server " + read_to_end(server);
-       send_all(server, "answer");
-       server.reset();
-       return seen + ", client " + read_to_end(client);
-     },
-     "server question|end, client answer|end"},
-    {"the server half-closes and goes on reading",
-     [](Fd& client, Fd& server) {
-       send_all(server, "greeting");
-       shut_write(server);
-       std::string seen = "client " + read_to_end(client);
-       send_all(client, "more");
-       client.reset();
-       return seen + ", server " + read_to_end(server);
-     },
-     "client greeting|end, server more|end"},
-    {"the client half-closes, the server resets",
-     [](Fd& client, Fd& server) {
-       shut_write(client);
-       std::string seen = "server " + read_to_end(server);
-       reset(server);
-       return seen + ", client " + read_to_end(client);
-     },
-     "server |end, client |reset"},
-    {"the client closes",
-     [](Fd& client, Fd& server) {
-       client.reset();
-       return "server " + read_to_end(server);
-     },
-     "server |end"},
-    {"the client resets",
-     [](Fd& client, Fd& server) {
-       reset(client);
-       return "server " + read_to_end(server);
-     },
-     "server |reset"},
-    {"the client resets after data",
-     [](Fd& client, Fd& server) {
-       send_all(client, "hello");
-       std::string seen = read_some(server, 5);
-       reset(client);
-       return "server " + seen + read_to_end(server);
-     },
-     "server hello|reset"},
-    {"the server half-closes, the client resets",
-     [](Fd& client, Fd& server) {
-       shut_write(server);
-       std::string seen = "client " + read_to_end(client);
-       reset(client);
-       return seen + ", server " + read_to_end(server);
-     },
-     "client |end, server |reset"},
-};
-
 class MeshEnds : public MeshTest {
  protected:
   static std::string play(const Ending& ending, const Pod& server, const Endpoint& to) {
-    const Fd listener = listen_in(server.netns(), kScriptPort);
-    Dialled client_end = dial_in(client->netns(), to);
-    if (!client_end.fd) return std::string("connect: ") + ::strerror(client_end.error);
-    Fd server_end = accept_from(listener);
-    return ending.play(client_end.fd, server_end);
+    return play_ending(ending, client->netns(), server.netns(), to);
   }
 };
 
 TEST_F(MeshEnds, LookTheSameWithAndWithoutTheMesh) {
-  for (const Ending& ending : kEndings) {
+  for (const Ending& ending : endings()) {
     SCOPED_TRACE(ending.name);
     EXPECT_EQ(play(ending, *outside, outside->v4(kScriptPort)), ending.expected) << "without the mesh, IPv4";
     EXPECT_EQ(play(ending, *outside, outside->v6(kScriptPort)), ending.expected) << "without the mesh, IPv6";

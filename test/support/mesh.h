@@ -42,6 +42,7 @@ enum class Primary : std::uint8_t {
 struct PodOptions {
   std::string service_account = "default";
   bool enrolled = true;  ///< listed in the configuration as a workload with HBONE; otherwise wired but outside the mesh
+  bool weft_cni = true;  ///< the chain ends in weft-cni; otherwise the pod is wired plainly, whatever its node runs
   std::vector<std::pair<std::string, std::string>> sysctls = {};  ///< set in the pod before its ADD
   std::optional<Primary> primary = {};                            ///< another than the mesh's
   std::uint16_t host_port = 0;  ///< a port of the node that leads to Pod::kPort, where the chain has portmap

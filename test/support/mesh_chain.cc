@@ -55,10 +55,12 @@ void Mesh::write_conflist(Pod& pod) {
   const Primary primary = pod.options_.primary.value_or(options_.primary);
   json plugins = primary_plugins(primary, ipam, args);
   if (options_.mtu != 0) plugins.front()["mtu"] = options_.mtu;
-  json weft = {{"type", "weft-cni"}, {"agentSocket", on.socket()}, {"bpfRoot", on.bpf_root()}, {"logLevel", "debug"}};
-  if (!pod.options_.annotations.empty()) weft["capabilities"] = {{kAnnotations, true}};
-  weft.update(pod.options_.weft_conf);
-  plugins.push_back(weft);
+  if (pod.options_.weft_cni) {
+    json weft = {{"type", "weft-cni"}, {"agentSocket", on.socket()}, {"bpfRoot", on.bpf_root()}, {"logLevel", "debug"}};
+    if (!pod.options_.annotations.empty()) weft["capabilities"] = {{kAnnotations, true}};
+    weft.update(pod.options_.weft_conf);
+    plugins.push_back(weft);
+  }
   const json conflist = {{"cniVersion", primary == Primary::kBridge ? "0.3.1" : "1.0.0"},
                          {"name", "weftt-" + on.name()},
                          {"plugins", plugins}};

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <memory>
 #include <sstream>
 
 namespace weft::test {
@@ -73,6 +74,23 @@ void add_sans(X509* certificate, const LeafOptions& options) {
   for (const auto& uri : options.uris) add_san(names.get(), GEN_URI, uri);
   for (const auto& dns : options.dns_names) add_san(names.get(), GEN_DNS, dns);
   must(X509_add1_ext_i2d(certificate, NID_subject_alt_name, names.get(), 1, X509V3_ADD_DEFAULT) == 1, "add SANs");
+}
+
+/// The URI SANs that a certificate request asks for.
+std::vector<std::string> requested_uris(X509_REQ* request) {
+  std::vector<std::string> out;
+  STACK_OF(X509_EXTENSION)* extensions = X509_REQ_get_extensions(request);
+  const OpenSslPtr<GENERAL_NAMES> names(
+      static_cast<GENERAL_NAMES*>(X509V3_get_d2i(extensions, NID_subject_alt_name, nullptr, nullptr)));
+  sk_X509_EXTENSION_pop_free(extensions, X509_EXTENSION_free);
+  for (int i = 0; names != nullptr && i < sk_GENERAL_NAME_num(names.get()); ++i) {
+    const GENERAL_NAME* name = sk_GENERAL_NAME_value(names.get(), i);
+    if (name->type != GEN_URI) continue;
+    const ASN1_IA5STRING* uri = name->d.uniformResourceIdentifier;
+    out.emplace_back(reinterpret_cast<const char*>(ASN1_STRING_get0_data(uri)),
+                     static_cast<std::size_t>(ASN1_STRING_length(uri)));
+  }
+  return out;
 }
 
 OpenSslPtr<EVP_PKEY> new_key() {
@@ -157,9 +175,8 @@ hbone::CertificateBundle TestCa::issue(const state::Identity& identity) const {
   return issue(identity, options);
 }
 
-hbone::CertificateBundle TestCa::issue(const state::Identity& identity, const LeafOptions& options) const {
-  const auto key = new_key();
-  const auto leaf = blank(key.get(), options.valid_from, options.valid_until);
+OpenSslPtr<X509> TestCa::sign(EVP_PKEY* key, const LeafOptions& options) const {
+  auto leaf = blank(key, options.valid_from, options.valid_until);
   must(X509_set_issuer_name(leaf.get(), X509_get_subject_name(certificate_.get())) == 1, "issuer");
   constexpr const char* kUsages[] = {"serverAuth,clientAuth", "clientAuth", "serverAuth"};
   add_extension(leaf.get(), certificate_.get(), NID_basic_constraints,
@@ -170,7 +187,24 @@ hbone::CertificateBundle TestCa::issue(const state::Identity& identity, const Le
   add_extension(leaf.get(), certificate_.get(), NID_authority_key_identifier, "keyid");
   add_sans(leaf.get(), options);
   must(X509_sign(leaf.get(), key_.get(), EVP_sha256()) > 0, "sign leaf");
+  return leaf;
+}
+
+hbone::CertificateBundle TestCa::issue(const state::Identity& identity, const LeafOptions& options) const {
+  const auto key = new_key();
+  const auto leaf = sign(key.get(), options);
   return {identity, pem_of(leaf.get(), nullptr), pem_of(nullptr, key.get()), chain_pem_, roots_pem_};
+}
+
+std::string TestCa::sign_request(const std::string& request_pem, LeafOptions options) const {
+  const OpenSslPtr<BIO> in(BIO_new_mem_buf(request_pem.data(), static_cast<int>(request_pem.size())));
+  const std::unique_ptr<X509_REQ, decltype(&X509_REQ_free)> request(
+      PEM_read_bio_X509_REQ(in.get(), nullptr, nullptr, nullptr), X509_REQ_free);
+  must(request != nullptr, "read the certificate request");
+  EVP_PKEY* key = X509_REQ_get0_pubkey(request.get());
+  must(key != nullptr && X509_REQ_verify(request.get(), key) == 1, "verify the certificate request");
+  if (options.uris.empty()) options.uris = requested_uris(request.get());
+  return pem_of(sign(key, options).get(), nullptr);
 }
 
 hbone::CertificateBundle TestCa::expired(const state::Identity& identity) const {

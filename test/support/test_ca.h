@@ -40,6 +40,10 @@ class TestCa {
   /// A bundle that says `identity` and whose certificate is what `options` says.
   [[nodiscard]] hbone::CertificateBundle issue(const state::Identity& identity, const LeafOptions& options) const;
 
+  /// Signs the key of a certificate request (PEM), as a CA does that never sees the key: the leaf alone, PEM. It holds
+  /// what `options` says; the request's own names are taken where that names no URI.
+  [[nodiscard]] std::string sign_request(const std::string& request_pem, LeafOptions options) const;
+
   // The usual bad ones.
   [[nodiscard]] hbone::CertificateBundle expired(const state::Identity& identity) const;
   [[nodiscard]] hbone::CertificateBundle not_yet_valid(const state::Identity& identity) const;
@@ -52,6 +56,7 @@ class TestCa {
  private:
   struct Empty {};
   explicit TestCa(Empty) {}
+  [[nodiscard]] hbone::OpenSslPtr<X509> sign(EVP_PKEY* key, const LeafOptions& options) const;
   hbone::OpenSslPtr<EVP_PKEY> key_;
   hbone::OpenSslPtr<X509> certificate_;
   std::string chain_pem_;
