@@ -41,7 +41,7 @@ TEST_F(ZtunnelIdentity, ZtunnelRefusesAServerWithTheCertificateOfAnotherWorkload
                             }});
   expect_refused(*zclient, *web);
   EXPECT_FALSE(
-      ztunnel_logged(*ztunnel_of_client, {"direction=\"outbound\"", "dst.workload=\"web\"", "identity"}).empty());
+      ztunnel_logged(*ztunnel_of_client, {"direction=\"outbound\"", "dst.workload=\"web\"", web->identity()}).empty());
   ztunnel_of_client->start();
   expect_all_well();
 }

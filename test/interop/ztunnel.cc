@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <regex>
 
 namespace weft::test {
 namespace {
@@ -84,7 +85,10 @@ std::string Ztunnel::write_configuration(const Options& options) const {
   // Optional for weft alone.
   for (json& policy : configuration.at("policies")) policy.emplace("dryRun", false);
   if (options.configure) options.configure(configuration);
-  return mesh_->folder().write("ztunnel-" + pod_->name() + ".json", configuration.dump(2));
+  // So are the quotes that JSON puts around a port before its colon.
+  static const std::regex quoted_port("\"([0-9]+)\":");
+  return mesh_->folder().write("ztunnel-" + pod_->name() + ".yaml",
+                               std::regex_replace(configuration.dump(2), quoted_port, "$1:"));
 }
 
 std::vector<std::string> Ztunnel::environment(const std::string& configuration) const {
