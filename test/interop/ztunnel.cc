@@ -41,6 +41,14 @@ table inet ztunnel {
 }
 )";
 
+/// JSON as ztunnel's reader of YAML wants it: a port as a key has no quotes, and a string match is a tagged value
+/// (!Exact "x"), not a map of one entry.
+std::string as_ztunnel_spells(const std::string& text) {
+  static const std::regex port(R"re("([0-9]+)":)re");
+  static const std::regex match(R"re(\{\s*"(Exact|Prefix|Suffix|Presence)":\s*("[^"]*"|\[\])\s*\})re");
+  return std::regex_replace(std::regex_replace(text, port, "$1:"), match, "!$1 $2");
+}
+
 }  // namespace
 
 std::string Ztunnel::executable() {
@@ -85,10 +93,7 @@ std::string Ztunnel::write_configuration(const Options& options) const {
   // Optional for weft alone.
   for (json& policy : configuration.at("policies")) policy.emplace("dryRun", false);
   if (options.configure) options.configure(configuration);
-  // So are the quotes that JSON puts around a port before its colon.
-  static const std::regex quoted_port("\"([0-9]+)\":");
-  return mesh_->folder().write("ztunnel-" + pod_->name() + ".yaml",
-                               std::regex_replace(configuration.dump(2), quoted_port, "$1:"));
+  return mesh_->folder().write("ztunnel-" + pod_->name() + ".yaml", as_ztunnel_spells(configuration.dump(2)));
 }
 
 std::vector<std::string> Ztunnel::environment(const std::string& configuration) const {
