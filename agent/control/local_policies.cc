@@ -44,7 +44,8 @@ std::string policy_hint(std::string_view field) {
   return "";
 }
 
-/// {Exact: "x"}, {Prefix: "x"}, {Suffix: "x"} or {Presence: []}.
+/// {Exact: "x"}, {Prefix: "x"}, {Suffix: "x"} or {Presence: []}; also !Exact "x" and so on, which is how ztunnel reads
+/// it.
 StringMatch read_string_match(Problems& problems, const Field& field) {
   const char* const kForms = "one of {Exact: TEXT}, {Prefix: TEXT}, {Suffix: TEXT}, {Presence: []}";
   StringMatch out;

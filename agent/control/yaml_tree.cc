@@ -51,7 +51,7 @@ class Builder : public YAML::EventHandler {
     const auto node = make(mark, YamlNode::Kind::kScalar, anchor);
     node->scalar = value;
     node->plain = tag == "?";
-    place(node);
+    place(is_variant(tag) ? as_variant(mark, tag, anchor, node) : node);
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const auto found = anchors_.find(anchor);
@@ -63,9 +63,10 @@ class Builder : public YAML::EventHandler {
     check_depth(mark, found->second->height);
     place(found->second);
   }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
-    open(mark, make(mark, YamlNode::Kind::kSequence, anchor));
+    const auto node = make(mark, YamlNode::Kind::kSequence, anchor);
+    open(mark, node, is_variant(tag) ? as_variant(mark, tag, anchor, node) : nullptr);
   }
   void OnSequenceEnd() override { close(); }
   void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
@@ -79,6 +80,7 @@ class Builder : public YAML::EventHandler {
   struct Open {
     Node node;
     YamlNodePtr key;  ///< of a map: the key whose value comes next
+    Node variant;     ///< what is placed in the node's stead, if anything
   };
 
   void count(const YAML::Mark& mark) {
@@ -96,14 +98,35 @@ class Builder : public YAML::EventHandler {
     if (anchor != YAML::NullAnchor) anchors_[anchor] = node;
     return node;
   }
-  void open(const YAML::Mark& mark, const Node& node) {
+  /// A tag of the document's own, `!Exact`: how serde writes the variant of an enum.
+  static bool is_variant(const std::string& tag) { return tag.size() > 1 && tag.front() == '!'; }
+  /// The same as the map `{Exact: …}` around a node, which may still grow.
+  Node as_variant(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const Node& node) {
+    if (anchor != YAML::NullAnchor) throw Stop(mark, "an anchor on a value with the tag " + tag + ": expected none");
+    const auto key = make(mark, YamlNode::Kind::kScalar, YAML::NullAnchor);
+    key->scalar = tag.substr(1);
+    const auto map = make(mark, YamlNode::Kind::kMap, YAML::NullAnchor);
+    map->entries.push_back({key, node});
+    map->height = node->height + 1;
+    check_depth(mark, map->height);
+    return map;
+  }
+  void open(const YAML::Mark& mark, const Node& node, const Node& variant = nullptr) {
     check_depth(mark, 1);
-    open_.push_back({node, nullptr});
+    open_.push_back({node, nullptr, variant});
   }
   void close() {
-    const Node node = open_.back().node;
+    const auto [node, key, variant] = open_.back();
     open_.pop_back();
-    place(node);
+    if (!variant) {
+      place(node);
+      return;
+    }
+    variant->height = node->height + 1;
+    YAML::Mark mark;
+    mark.line = node->line - 1;
+    check_depth(mark, variant->height);
+    place(variant);
   }
   void place(const Node& node) {
     if (open_.empty()) {

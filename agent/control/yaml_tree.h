@@ -36,8 +36,9 @@ struct YamlLimits {
   std::size_t depth = 64;  ///< aliases followed, so that recursion over the tree is safe
 };
 
-/// Parses one YAML (or JSON) document; null for a text without one. Errors: kInvalid `PATH:LINE: …` for bad syntax, a
-/// second document, an alias to what encloses it, or more than `limits` allow.
+/// Parses one YAML (or JSON) document; null for a text without one. A scalar or list with a tag of the document's own,
+/// `!Exact x`, is the same as the map `{Exact: x}`. Errors: kInvalid `PATH:LINE: …` for bad syntax, a
+/// second document, an alias to what encloses it, an anchor on such a tagged value, or more than `limits` allow.
 Result<YamlNodePtr> parse_yaml(const std::string& path, std::string_view text, const YamlLimits& limits = {});
 
 }  // namespace weft::control

@@ -34,6 +34,9 @@ TEST(ConfigBounds, TooDeep) {
   EXPECT_THAT(error_of(repeat("- ", 100'000)), HasSubstr("nested deeper than 64"));
   EXPECT_THAT(error_of("workloads: " + repeat("{a: ", 100'000)), HasSubstr("nested deeper than 64"));
   EXPECT_THAT(error_of(repeat("? ", 100'000)), HasSubstr("nested deeper than 64"));
+  // A tag is a level of its own.
+  EXPECT_THAT(error_of(repeat("!a [", 33) + repeat("]", 33)), HasSubstr("nested deeper than 64"));
+  EXPECT_TRUE(parse_yaml("f", repeat("!a [", 32) + repeat("]", 32)));
 }
 
 TEST(ConfigBounds, TooManyValues) {

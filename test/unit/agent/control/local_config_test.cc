@@ -189,6 +189,31 @@ services:
   EXPECT_THAT(input.workloads[1].services, ElementsAre(Pair("ns/web.test", ElementsAre(Pair(80, 9000), Pair(81, 2)))));
 }
 
+TEST(LocalConfig, StringMatchesWithTagsAsZtunnelReadsThem) {
+  const auto input = parsed(R"(
+policies:
+- name: p
+  namespace: ns
+  scope: Global
+  action: Deny
+  dryRun: false
+  rules:
+  - - - namespaces: [!Exact a, !Prefix "b"]
+        principals: [!Suffix c]
+        notPrincipals:
+        - !Presence []
+)");
+  ASSERT_EQ(input.policies.size(), 1U);
+  const PolicyMatch& m = input.policies[0].rules[0][0][0];
+  ASSERT_EQ(m.namespaces.size(), 2U);
+  EXPECT_EQ(m.namespaces[0].kind, StringMatch::Kind::kExact);
+  EXPECT_EQ(m.namespaces[0].value, "a");
+  EXPECT_EQ(m.namespaces[1].kind, StringMatch::Kind::kPrefix);
+  EXPECT_EQ(m.namespaces[1].value, "b");
+  EXPECT_EQ(m.principals[0].kind, StringMatch::Kind::kSuffix);
+  EXPECT_EQ(m.not_principals[0].kind, StringMatch::Kind::kPresence);
+}
+
 TEST(LocalConfig, EveryFieldOfAPolicy) {
   const auto input = parsed(R"(
 policies:
@@ -409,6 +434,9 @@ TEST(LocalConfigErrors, PolicyValues) {
   EXPECT_EQ(match_error("{principals: [{Equals: x}]}"),
             "weft.yaml:7: policies[0].rules[0][0][0].principals[0]: an object: expected one of {Exact: TEXT}, {Prefix: "
             "TEXT}, {Suffix: TEXT}, {Presence: []}");
+  EXPECT_EQ(match_error("{principals: [!Equals x]}"), match_error("{principals: [{Equals: x}]}"));
+  EXPECT_THAT(match_error("{principals: [&a !Exact x]}"), HasSubstr("weft.yaml:7: an anchor on a value with the tag"));
+  EXPECT_EQ(workload_error("serviceAccount: !Exact x"), workload_error("serviceAccount: {Exact: x}"));
   EXPECT_EQ(match_error("{principals: [td/ns/a/sa/b]}"),
             "weft.yaml:7: policies[0].rules[0][0][0].principals[0]: \"td/ns/a/sa/b\": expected one of {Exact: TEXT}, "
             "{Prefix: TEXT}, {Suffix: TEXT}, {Presence: []}");
