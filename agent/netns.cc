@@ -68,6 +68,10 @@ Result<Fd> listener_of(int family) {
   }
   if (auto bound = sys::bind(fd->get(), address); !bound) return Failure(bound.error());
   if (auto listening = sys::listen(fd->get(), kBacklog); !listening) return Failure(listening.error());
+  // An accepted socket holds the port that the application dialled, in the pod's own table of ports: without this,
+  // which it inherits, a server of the pod could not listen on a port that the pod also calls elsewhere. Set last, so
+  // that the listener's own port is not shared.
+  if (auto shared = sys::set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1); !shared) return Failure(shared.error());
   return fd;
 }
 

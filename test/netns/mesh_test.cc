@@ -73,6 +73,17 @@ TEST_F(MeshTraffic, AServiceThatLeadsBackToTheCallerIsAnswered) {
   EXPECT_EQ(field(client->get({v6, 80}).out, "server"), "client");
 }
 
+TEST_F(MeshTraffic, APodMayListenOnAPortThatItCallsElsewhere) {
+  constexpr std::uint16_t kPort = 9191;
+  db->serve(kPort);
+  for (const auto& [to, own] : {std::pair{db->v4(kPort), client->v4(kPort)}, {db->v6(kPort), client->v6(kPort)}}) {
+    const Process held = client->hold(to);
+    Process& server = client->serve(kPort);
+    EXPECT_THAT(web1->get(own), IsAnswer("client", to.address.is_v4() ? web1->address_v4() : web1->address_v6()));
+    server.kill();
+  }
+}
+
 TEST_F(MeshTraffic, APodReachesItselfWithoutTheMesh) {
   for (const auto& own : {client->v4(), client->v6()}) expect_untouched(client->get(own), "client");
 }
