@@ -18,6 +18,7 @@
 #include "agent/control/local_file.h"
 #include "agent/data_plane.h"
 #include "agent/enrolment.h"
+#include "agent/events.h"
 #include "agent/identity/cert_manager.h"
 #include "agent/identity/self_signed.h"
 #include "agent/reconcile/reconciler.h"
@@ -113,6 +114,7 @@ struct Agent::Impl {
   std::unique_ptr<Reconciler> reconciler;
   std::unique_ptr<RegistrationServer> registration;
   std::unique_ptr<control::Source> source;
+  std::unique_ptr<EventLog> events;
   std::vector<std::unique_ptr<admin::HttpServer>> servers;
 
   Result<void> build();
@@ -228,11 +230,21 @@ Result<void> Agent::Impl::start_source() {
 }
 
 Result<void> Agent::Impl::serve() {
+  auto ring = capture->open_events();
+  if (!ring) return Failure(ring.error());
+  events = std::make_unique<EventLog>(std::make_unique<BpfEventSource>(std::move(*ring)), [this] {
+    std::map<std::uint32_t, std::string> names;
+    for (const auto& pod : enrolment->wired()) names[pod.registration.slot] = pod.registration.pod();
+    return names;
+  });
+  // Whoever follows the events holds a thread while he waits.
+  constexpr std::size_t kAdminThreads = admin::HttpServer::kThreads + EventLog::kMaxWaiting;
   const auto sources = admin_sources();
-  for (auto& [name, address, routes] : {std::tuple{"admin", config.admin, &admin::admin_routes},
-                                        {"metrics", config.metrics, &admin::metrics_routes},
-                                        {"ready", config.ready, &admin::ready_routes}}) {
-    auto server = admin::HttpServer::start(name, address, routes(sources));
+  for (auto& [name, address, routes, threads] :
+       {std::tuple{"admin", config.admin, &admin::admin_routes, kAdminThreads},
+        {"metrics", config.metrics, &admin::metrics_routes, admin::HttpServer::kThreads},
+        {"ready", config.ready, &admin::ready_routes, admin::HttpServer::kThreads}}) {
+    auto server = admin::HttpServer::start(name, address, routes(sources), threads);
     if (!server) return Failure(server.error());
     servers.push_back(std::move(*server));
   }
@@ -283,6 +295,7 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   sources->source_status = [this] { return source->status(); };
   sources->quit = [this] { ::eventfd_write(quit.get(), 1); };
   sources->registry = registry;
+  sources->events = [this](const EventQuery& query) { return events->query(query); };
   sources->metrics = {.counters = [this] { return maps->counters(); },
                       .pods = [this] { return pods(); },
                       .registration_requests = [this] { return registration->requests(); },
@@ -333,6 +346,7 @@ Result<std::unique_ptr<Agent>> Agent::start(const Config& config) {
 void Agent::run() {
   impl_->wait_for_end();
   log::info("weft-agent stops");
+  impl_->events->stop();
   impl_->registration->stop();
   impl_->source->stop();
   impl_->reconciler->stop();

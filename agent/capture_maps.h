@@ -23,6 +23,7 @@ class CaptureMaps {
   virtual Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) = 0;
   virtual Result<void> set_capture_all(bool capture_all) = 0;
   [[nodiscard]] virtual Result<std::vector<bpf::Counter>> counters() const = 0;
+  [[nodiscard]] virtual Result<bpf::PodTraffic> traffic(std::uint32_t slot) const = 0;
 };
 
 /// The real one. Borrows the Capture.
@@ -41,6 +42,7 @@ class BpfCaptureMaps final : public CaptureMaps {
   }
   Result<void> set_capture_all(bool capture_all) override { return capture_.set_capture_all(capture_all); }
   [[nodiscard]] Result<std::vector<bpf::Counter>> counters() const override { return capture_.counters(); }
+  [[nodiscard]] Result<bpf::PodTraffic> traffic(std::uint32_t slot) const override { return capture_.traffic(slot); }
 
  private:
   bpf::Capture& capture_;

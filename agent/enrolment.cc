@@ -306,7 +306,9 @@ std::vector<PodStatus> Enrolment::pods() const {
                      .identity = "",
                      .inbound = "pass",
                      .reason = attachment.reason,
-                     .observation = attachment.observation};
+                     .observation = attachment.observation,
+                     .traffic = {}};
+    if (auto traffic = capture_.traffic(r.slot)) status.traffic = std::move(*traffic);
     if (r.enrolled) status.state = attachment.listening ? "enrolled" : "failed";
     if (attachment.kind == Decision::Kind::kPending) status.state = "pending";
     if (attachment.kind == Decision::Kind::kRefused) status.state = "refused";

@@ -37,6 +37,7 @@ struct PodStatus {
   std::string inbound;  ///< "pass", "check", "drop"
   std::string reason;
   Observation observation;
+  std::optional<bpf::PodTraffic> traffic;  ///< empty where the pod is not wired, or its counters cannot be read
 };
 
 /// A registered pod as reconciliation needs it.

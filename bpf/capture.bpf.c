@@ -2,7 +2,8 @@
 /*
  * Capture inside the pod's network namespace, and the guard outside of it. The agent loads and pins these programs once;
  * the CNI plugin attaches the pins. A pod is found by its own address, since ifindexes repeat between namespaces; on the
- * host side by ifindex. "Drop", "go on" and the rest are counted by reason (shared.h). Only TCP is ever captured.
+ * host side by ifindex. "Drop", "go on" and the rest are counted by reason (shared.h). Only TCP is ever captured. A
+ * program's function gives the reason, and the slot of the pod once it knows it; finish() does what follows from them.
  *
  * Life of a packet, each rule where it is applied:
  *
@@ -36,7 +37,7 @@
  * to_pod, ingress of the pod's eth0
  *   1. Not TCP, or the destination is no enrolled pod's: goes on after one look-up.
  *   2. Cannot be parsed, fragment, source route, VLAN: drop.
- *   3. Not a SYN, and a connection holds the tuple: goes on.
+ *   3. Not a SYN, and a connection holds the tuple: goes on, counted apart where it is the agent's.
  *   4. A SYN, or what finds no connection: if the agent speaks to the application from the same tuple: drop, the client tries
  *      again. To port 15008: to the HBONE listener. From the node itself (recorded by to_pod_host): goes on. Otherwise as
  *      the pod's entry says: goes on, to the plaintext listener, or drop. Without a listener: drop.
@@ -53,6 +54,7 @@
  *   3. Neither ARP nor IP, tagged, cannot be parsed, fragment, source route: drop.
  *   4. A SYN into the mesh to another port than 15008: drop. So the agent never dials plaintext to an address in the map.
  */
+#include "finish.h"
 #include "maps.h"
 #include "node.h"
 #include "parse.h"
@@ -121,186 +123,224 @@ static __always_inline int keep_verdict(struct bpf_sock *sk, enum weft_verdict v
 	return 1;
 }
 
-static __always_inline int new_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, const struct packet *p)
+static __always_inline __u32 new_connection_out(struct bpf_sock *sk, const struct packet *p)
 {
 	if (!in_mesh(&p->dst) && !captures_all()) {
 		keep_verdict(sk, WEFT_VERDICT_PASS); /* spares later packets the look-up; may fail */
-		return finish(WEFT_FROM_POD, WEFT_NOT_MESH);
+		return WEFT_NOT_MESH;
 	}
-	if (!keep_verdict(sk, WEFT_VERDICT_CAPTURED))
-		return finish(WEFT_FROM_POD, WEFT_NO_STORAGE);
-	return redirect_to_lo(skb, WEFT_FROM_POD, WEFT_CAPTURED_NEW);
+	return keep_verdict(sk, WEFT_VERDICT_CAPTURED) ? WEFT_CAPTURED_NEW : WEFT_NO_STORAGE;
 }
 
-static __always_inline int old_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, __u32 verdict,
-					      const struct packet *p)
+static __always_inline __u32 old_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, __u32 verdict,
+						const struct packet *p)
 {
 	__u32 rcv_nxt;
 
 	if (verdict == WEFT_VERDICT_PASS)
-		return finish(WEFT_FROM_POD, WEFT_UNCAPTURED);
+		return WEFT_UNCAPTURED;
 	if (verdict != WEFT_VERDICT_CAPTURED) {
 		if (!is_held(receiver_of(skb, p, &rcv_nxt)))
-			return finish(WEFT_FROM_POD, WEFT_UNCAPTURED);
+			return WEFT_UNCAPTURED;
 		if (!keep_verdict(sk, WEFT_VERDICT_CAPTURED))
-			return finish(WEFT_FROM_POD, WEFT_NO_STORAGE);
+			return WEFT_NO_STORAGE;
 	}
-	return redirect_to_lo(skb, WEFT_FROM_POD, WEFT_CAPTURED);
+	return WEFT_CAPTURED;
 }
 
-SEC("tc")
-int from_pod(struct __sk_buff *skb)
+static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
 {
-	struct packet p = {};
 	enum weft_verdict *kept = NULL;
 	struct weft_pod *pod;
 	struct bpf_sock *sk;
 	__u32 verdict = 0;
 
-	parse(skb, &p);
-	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
-		return finish(WEFT_FROM_POD, WEFT_NOT_TCP);
-	if (p.kind == PACKET_TCP && is_link_local(&p.src) && is_link_local(&p.dst))
-		return finish(WEFT_FROM_POD, WEFT_LINK_LOCAL);
-	pod = pod_of(&p.src);
+	parse(skb, p);
+	if (p->kind == PACKET_NOT_IP)
+		return WEFT_NOT_TCP;
+	pod = pod_of(&p->src);
+	if (pod)
+		*slot = pod->slot;
+	if (p->kind == PACKET_OTHER)
+		return WEFT_NOT_TCP;
+	if (p->kind == PACKET_TCP && is_link_local(&p->src) && is_link_local(&p->dst))
+		return WEFT_LINK_LOCAL;
 	if (!pod)
-		return finish(WEFT_FROM_POD, p.kind == PACKET_UNPARSED ? p.problem : WEFT_FOREIGN_SOURCE);
+		return p->kind == PACKET_UNPARSED ? p->problem : WEFT_FOREIGN_SOURCE;
 
 	sk = tcp_sender(skb);
 	if (sk)
 		kept = bpf_sk_storage_get(&app_sockets, sk, NULL, 0);
 	if (kept)
 		verdict = *kept;
-	if (!pod->enrolled && (p.syn || verdict != WEFT_VERDICT_CAPTURED)) {
-		if (kept && p.syn) /* the socket connects again */
+	if (!pod->enrolled && (p->syn || verdict != WEFT_VERDICT_CAPTURED)) {
+		if (kept && p->syn) /* the socket connects again */
 			*kept = WEFT_VERDICT_PASS;
-		return finish(WEFT_FROM_POD, WEFT_NOT_ENROLLED);
+		return WEFT_NOT_ENROLLED;
 	}
 
-	if (p.kind == PACKET_UNPARSED)
-		return finish(WEFT_FROM_POD, p.problem);
-	if (p.vlan)
-		return finish(WEFT_FROM_POD, WEFT_VLAN);
+	if (p->kind == PACKET_UNPARSED)
+		return p->problem;
+	if (p->vlan)
+		return WEFT_VLAN;
 	if (skb->mark & WEFT_MARK_MASK)
-		return finish(WEFT_FROM_POD, WEFT_LOOPED);
+		return WEFT_LOOPED;
 
 	if (sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0)) {
-		if (sk->state == BPF_TCP_LISTEN || is_destination_of(sk, &p))
-			return finish(WEFT_FROM_POD, WEFT_AGENT);
-		return finish(WEFT_FROM_POD, WEFT_TAG_MISUSED);
+		if (sk->state == BPF_TCP_LISTEN || is_destination_of(sk, p))
+			return WEFT_AGENT;
+		return WEFT_TAG_MISUSED;
 	}
-	if (is_link_local(&p.dst))
-		return finish(WEFT_FROM_POD, WEFT_LINK_LOCAL);
-	if (p.syn)
-		return new_connection_out(skb, sk, &p);
-	return old_connection_out(skb, sk, verdict, &p);
+	if (is_link_local(&p->dst))
+		return WEFT_LINK_LOCAL;
+	if (p->syn)
+		return new_connection_out(sk, p);
+	return old_connection_out(skb, sk, verdict, p);
+}
+
+SEC("tc")
+int from_pod(struct __sk_buff *skb)
+{
+	__u32 reason, slot = WEFT_NO_SLOT;
+	struct packet p = {};
+
+	reason = from_pod_reason(skb, &p, &slot);
+	return finish(skb, WEFT_FROM_POD, reason, slot, &p);
+}
+
+static __always_inline __u32 deliver_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
+{
+	struct weft_pod *pod, *peer;
+	enum held held;
+	__u32 reason, rcv_nxt = 0;
+
+	bpf_skb_change_type(skb, PACKET_HOST);
+	parse(skb, p);
+	if (p->kind == PACKET_NOT_IP || p->kind == PACKET_OTHER)
+		return WEFT_NOT_TCP;
+	pod = pod_of(&p->src);
+	if (!pod && p->kind == PACKET_UNPARSED)
+		return p->problem;
+	if (!pod)
+		return is_loopback(&p->src) ? WEFT_SELF : WEFT_FOREIGN_SOURCE;
+	*slot = pod->slot;
+	if (!pod->enrolled)
+		return WEFT_NOT_ENROLLED;
+	if (p->kind == PACKET_UNPARSED)
+		return p->problem;
+	if (p->vlan)
+		return WEFT_VLAN;
+
+	held = receiver_of(skb, p, &rcv_nxt);
+	if (!p->syn && is_held(held))
+		return WEFT_CONNECTION;
+	peer = pod_of(&p->dst);
+	if (peer && peer->slot == pod->slot)
+		return WEFT_SELF;
+	reason = to_listener(skb, p, pod->slot, WEFT_LISTENER_OUTBOUND, held, rcv_nxt, WEFT_LO_IFINDEX);
+	if (reason == WEFT_NO_LISTENER && !p->syn && held == HELD_BY_NONE)
+		reason = WEFT_NO_SOCKET;
+	return reason;
 }
 
 SEC("tc")
 int deliver(struct __sk_buff *skb)
 {
+	__u32 reason, slot = WEFT_NO_SLOT;
 	struct packet p = {};
-	struct weft_pod *pod, *peer;
-	enum held held;
-	__u32 reason, rcv_nxt = 0;
 
 	if ((skb->mark & WEFT_MARK_MASK) != WEFT_MARK)
 		return -1;
-	bpf_skb_change_type(skb, PACKET_HOST);
-	parse(skb, &p);
-	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
-		return finish(WEFT_DELIVER, WEFT_NOT_TCP);
-	pod = pod_of(&p.src);
-	if (!pod && p.kind == PACKET_UNPARSED)
-		return finish(WEFT_DELIVER, p.problem);
-	if (!pod)
-		return finish(WEFT_DELIVER, is_loopback(&p.src) ? WEFT_SELF : WEFT_FOREIGN_SOURCE);
-	if (!pod->enrolled)
-		return finish(WEFT_DELIVER, WEFT_NOT_ENROLLED);
-	if (p.kind == PACKET_UNPARSED)
-		return finish(WEFT_DELIVER, p.problem);
-	if (p.vlan)
-		return finish(WEFT_DELIVER, WEFT_VLAN);
+	reason = deliver_reason(skb, &p, &slot);
+	return finish(skb, WEFT_DELIVER, reason, slot, &p);
+}
 
-	held = receiver_of(skb, &p, &rcv_nxt);
-	if (!p.syn && is_held(held))
-		return finish(WEFT_DELIVER, WEFT_CONNECTION);
-	peer = pod_of(&p.dst);
-	if (peer && peer->slot == pod->slot)
-		return finish(WEFT_DELIVER, WEFT_SELF);
-	reason = to_listener(skb, &p, pod->slot, WEFT_LISTENER_OUTBOUND, held, rcv_nxt, WEFT_LO_IFINDEX);
-	if (reason == WEFT_NO_LISTENER && !p.syn && held == HELD_BY_NONE)
-		reason = WEFT_NO_SOCKET;
-	return finish(WEFT_DELIVER, reason);
+static __always_inline __u32 to_pod_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
+{
+	__u32 rcv_nxt = 0, ifindex = skb->ifindex;
+	struct weft_pod *pod;
+	enum held held;
+
+	parse(skb, p);
+	if (p->kind == PACKET_NOT_IP)
+		return WEFT_NOT_TCP;
+	pod = pod_of(&p->dst);
+	if (pod)
+		*slot = pod->slot;
+	if (p->kind == PACKET_OTHER)
+		return WEFT_NOT_TCP;
+	if (!pod || !pod->enrolled)
+		return WEFT_NOT_ENROLLED;
+	if (p->kind == PACKET_UNPARSED)
+		return p->problem;
+	if (p->vlan)
+		return WEFT_VLAN;
+	held = tagged_receiver_of(skb, p, &rcv_nxt);
+	if (!p->syn && is_held(held))
+		return held == HELD_BY_AGENT ? WEFT_AGENT : WEFT_CONNECTION;
+
+	if (is_held(sender_of(skb, p)))
+		return WEFT_TUPLE_HELD;
+	if (p->dport == bpf_htons(WEFT_HBONE_PORT))
+		return to_listener(skb, p, pod->slot, WEFT_LISTENER_HBONE, held, rcv_nxt, ifindex);
+	if (take_probe(p, pod->host_ifindex))
+		return WEFT_PROBE;
+	if (pod->inbound == WEFT_INBOUND_PASS)
+		return WEFT_OPEN;
+	if (pod->inbound == WEFT_INBOUND_CHECK)
+		return to_listener(skb, p, pod->slot, WEFT_LISTENER_PLAINTEXT, held, rcv_nxt, ifindex);
+	return WEFT_REFUSED;
 }
 
 SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
-	__u32 rcv_nxt = 0, ifindex = skb->ifindex;
+	__u32 reason, slot = WEFT_NO_SLOT;
 	struct packet p = {};
-	struct weft_pod *pod;
-	enum held held;
 
-	parse(skb, &p);
-	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
-		return finish(WEFT_TO_POD, WEFT_NOT_TCP);
-	pod = pod_of(&p.dst);
-	if (!pod || !pod->enrolled)
-		return finish(WEFT_TO_POD, WEFT_NOT_ENROLLED);
-	if (p.kind == PACKET_UNPARSED)
-		return finish(WEFT_TO_POD, p.problem);
-	if (p.vlan)
-		return finish(WEFT_TO_POD, WEFT_VLAN);
-	held = receiver_of(skb, &p, &rcv_nxt);
-	if (!p.syn && is_held(held))
-		return finish(WEFT_TO_POD, WEFT_CONNECTION);
-
-	if (is_held(sender_of(skb, &p)))
-		return finish(WEFT_TO_POD, WEFT_TUPLE_HELD);
-	if (p.dport == bpf_htons(WEFT_HBONE_PORT))
-		return finish(WEFT_TO_POD,
-			      to_listener(skb, &p, pod->slot, WEFT_LISTENER_HBONE, held, rcv_nxt, ifindex));
-	if (take_probe(&p, pod->host_ifindex))
-		return finish(WEFT_TO_POD, WEFT_PROBE);
-	if (pod->inbound == WEFT_INBOUND_PASS)
-		return finish(WEFT_TO_POD, WEFT_OPEN);
-	if (pod->inbound == WEFT_INBOUND_CHECK)
-		return finish(WEFT_TO_POD,
-			      to_listener(skb, &p, pod->slot, WEFT_LISTENER_PLAINTEXT, held, rcv_nxt, ifindex));
-	return finish(WEFT_TO_POD, WEFT_REFUSED);
+	reason = to_pod_reason(skb, &p, &slot);
+	return finish(skb, WEFT_TO_POD, reason, slot, &p);
 }
 
-static __always_inline int to_link_local(struct __sk_buff *skb)
+static __always_inline __u32 to_link_local(struct __sk_buff *skb, __u32 *slot)
 {
 	__u32 ifindex = skb->ifindex;
 	struct weft_pod *pod = bpf_map_lookup_elem(&interfaces, &ifindex);
 
-	if (pod && pod->enrolled && pod->inbound != WEFT_INBOUND_PASS)
-		return finish(WEFT_TO_POD_HOST, WEFT_LINK_LOCAL_REFUSED);
-	return finish(WEFT_TO_POD_HOST, WEFT_LINK_LOCAL);
+	if (!pod || !pod->enrolled || pod->inbound == WEFT_INBOUND_PASS)
+		return WEFT_LINK_LOCAL;
+	*slot = pod->slot;
+	return WEFT_LINK_LOCAL_REFUSED;
+}
+
+static __always_inline __u32 to_pod_host_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
+{
+	struct weft_pod *pod;
+	int from_node;
+
+	parse(skb, p);
+	if (p->kind == PACKET_NOT_IP || p->kind == PACKET_OTHER)
+		return WEFT_NOT_TCP;
+	if (is_link_local(&p->dst) && (p->syn || p->kind == PACKET_UNPARSED))
+		return to_link_local(skb, slot);
+	if (!p->syn)
+		return WEFT_NOT_SYN;
+	pod = pod_of(&p->dst);
+	if (!pod || !pod->enrolled || pod->host_ifindex != skb->ifindex)
+		return WEFT_NOT_ENROLLED;
+	from_node = sent_by_node(skb);
+	record_probe(p, pod->host_ifindex, from_node);
+	return from_node ? WEFT_RECORDED : WEFT_NOT_NODE;
 }
 
 SEC("tc")
 int to_pod_host(struct __sk_buff *skb)
 {
+	__u32 reason, slot = WEFT_NO_SLOT;
 	struct packet p = {};
-	struct weft_pod *pod;
-	int from_node;
 
-	parse(skb, &p);
-	if (p.kind == PACKET_NOT_IP || p.kind == PACKET_OTHER)
-		return finish(WEFT_TO_POD_HOST, WEFT_NOT_TCP);
-	if (is_link_local(&p.dst) && (p.syn || p.kind == PACKET_UNPARSED))
-		return to_link_local(skb);
-	if (!p.syn)
-		return finish(WEFT_TO_POD_HOST, WEFT_NOT_SYN);
-	pod = pod_of(&p.dst);
-	if (!pod || !pod->enrolled || pod->host_ifindex != skb->ifindex)
-		return finish(WEFT_TO_POD_HOST, WEFT_NOT_ENROLLED);
-	from_node = sent_by_node(skb);
-	record_probe(&p, pod->host_ifindex, from_node);
-	return finish(WEFT_TO_POD_HOST, from_node ? WEFT_RECORDED : WEFT_NOT_NODE);
+	reason = to_pod_host_reason(skb, &p, &slot);
+	return finish(skb, WEFT_TO_POD_HOST, reason, slot, &p);
 }
 
 /* What the kernel itself must be able to send before and beside the pod's address: duplicate address detection, MLD, ND. */
@@ -315,33 +355,43 @@ static __always_inline int is_link_housekeeping(const struct packet *p)
 	return p->kind == PACKET_OTHER || (p->kind == PACKET_TCP && is_link_local(&p->dst));
 }
 
-SEC("tc")
-int guard(struct __sk_buff *skb)
+static __always_inline __u32 guard_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
 {
 	__u32 ifindex = skb->ifindex;
 	struct weft_pod *pod, *owner;
+
+	parse(skb, p);
+	pod = bpf_map_lookup_elem(&interfaces, &ifindex);
+	if (pod)
+		*slot = pod->slot;
+	if (p->kind == PACKET_NOT_IP) {
+		if (pod && pod->enrolled && (p->vlan || p->ethertype != bpf_htons(ETH_P_ARP)))
+			return p->vlan ? WEFT_VLAN : WEFT_ETHERTYPE;
+		return WEFT_CLEAN;
+	}
+	owner = pod_of(&p->src);
+	if (p->src.family && (!owner || owner->host_ifindex != ifindex) && !is_link_housekeeping(p))
+		return WEFT_FOREIGN_SOURCE;
+	if (pod && !pod->enrolled)
+		return WEFT_NOT_ENROLLED;
+
+	if (p->kind == PACKET_UNPARSED)
+		return p->problem;
+	if (p->vlan)
+		return WEFT_VLAN;
+	if (p->syn && p->dport != bpf_htons(WEFT_HBONE_PORT) && in_mesh(&p->dst))
+		return WEFT_BYPASS;
+	return WEFT_CLEAN;
+}
+
+SEC("tc")
+int guard(struct __sk_buff *skb)
+{
+	__u32 reason, slot = WEFT_NO_SLOT;
 	struct packet p = {};
 
-	parse(skb, &p);
-	pod = bpf_map_lookup_elem(&interfaces, &ifindex);
-	if (p.kind == PACKET_NOT_IP) {
-		if (pod && pod->enrolled && (p.vlan || p.ethertype != bpf_htons(ETH_P_ARP)))
-			return finish(WEFT_GUARD, p.vlan ? WEFT_VLAN : WEFT_ETHERTYPE);
-		return finish(WEFT_GUARD, WEFT_CLEAN);
-	}
-	owner = pod_of(&p.src);
-	if (p.src.family && (!owner || owner->host_ifindex != ifindex) && !is_link_housekeeping(&p))
-		return finish(WEFT_GUARD, WEFT_FOREIGN_SOURCE);
-	if (pod && !pod->enrolled)
-		return finish(WEFT_GUARD, WEFT_NOT_ENROLLED);
-
-	if (p.kind == PACKET_UNPARSED)
-		return finish(WEFT_GUARD, p.problem);
-	if (p.vlan)
-		return finish(WEFT_GUARD, WEFT_VLAN);
-	if (p.syn && p.dport != bpf_htons(WEFT_HBONE_PORT) && in_mesh(&p.dst))
-		return finish(WEFT_GUARD, WEFT_BYPASS);
-	return finish(WEFT_GUARD, WEFT_CLEAN);
+	reason = guard_reason(skb, &p, &slot);
+	return finish(skb, WEFT_GUARD, reason, slot, &p);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -3,6 +3,7 @@
 
 #include <bpf/libbpf.h>
 #include <capture.skel.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -38,18 +39,6 @@ using Skeleton = std::unique_ptr<capture, decltype(&capture__destroy)>;
 /// On average: the map of addresses is that many times as large as the number of pods.
 constexpr std::uint32_t kAddressesPerPod = 4;
 
-constexpr std::array<const char*, WEFT_PROGRAMS> kProgramNames{"from_pod", "deliver", "to_pod", "to_pod_host", "guard"};
-constexpr std::array<const char*, WEFT_REASONS> kReasonWords{
-#define WEFT_X(upper, lower, words) words,
-    WEFT_PASS_REASONS(WEFT_X) WEFT_CAPTURE_REASONS(WEFT_X) WEFT_DROP_REASONS(WEFT_X)
-#undef WEFT_X
-};
-
-const char* verdict_of(std::size_t reason) {
-  if (reason >= WEFT_FIRST_DROP) return "drop";
-  return reason >= WEFT_FIRST_CAPTURE ? "capture" : "pass";
-}
-
 Result<void> check(const Settings& settings) {
   if (settings.workers < 1 || settings.workers > kMaxWorkers) {
     return fail(ErrorCode::kInvalid, "load the capture programs: workers is " + std::to_string(settings.workers) +
@@ -79,13 +68,23 @@ Result<void> prepare_map(bpf_map* map, const std::string& root, std::uint32_t wa
   return {};
 }
 
+/// Slots are numbered by the map of listeners, which may be older and of another size.
+Result<std::uint32_t> slots_of(const Settings& s) {
+  auto pinned = pins::pinned_size(s.root + "/maps/listeners");
+  if (!pinned) return Failure(pinned.error());
+  return *pinned != 0 ? *pinned / WEFT_LISTENERS_PER_POD : s.max_pods;
+}
+
 Result<void> prepare_maps(const capture& skeleton, const Settings& s) {
+  auto slots = slots_of(s);
+  if (!slots) return Failure(slots.error());
   const std::map<const bpf_map*, std::uint32_t> sizes{
       {skeleton.maps.pods, s.max_pods * kAddressesPerPod},
       {skeleton.maps.interfaces, s.max_pods},
       {skeleton.maps.destinations, s.max_destinations},
       {skeleton.maps.destination_cidrs, s.max_destinations},
       {skeleton.maps.listeners, s.max_pods * WEFT_LISTENERS_PER_POD},
+      {skeleton.maps.pod_counters, *slots},
   };
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton.obj) {
@@ -162,6 +161,8 @@ struct Capture::Impl {
     if (slot < slots) return {};
     return fail(ErrorCode::kInvalid, "slot " + std::to_string(slot) + " of " + std::to_string(slots) + " pods");
   }
+  /// Whether one of the pod's addresses is in its slot already.
+  [[nodiscard]] Result<bool> known(const Pod& pod) const;
   Result<void> check_addresses(const Pod& pod) const;
   Result<void> change_destinations(const AddressSet<weft_addr>::Plan& a, const AddressSet<weft_cidr>::Plan& c) const;
   Result<void> forget(std::uint32_t slot, const std::vector<IpAddress>& keep, std::uint32_t keep_ifindex) const;
@@ -216,6 +217,15 @@ Result<void> Capture::Impl::check_addresses(const Pod& pod) const {
   return {};
 }
 
+Result<bool> Capture::Impl::known(const Pod& pod) const {
+  for (const IpAddress& address : pod.addresses) {
+    auto holder = pods.get(to_key(address));
+    if (!holder) return Failure(holder.error());
+    if (*holder && (*holder)->slot == pod.slot) return true;
+  }
+  return false;
+}
+
 /// Removes what the maps say of a slot, but for what is to stay.
 Result<void> Capture::Impl::forget(std::uint32_t slot, const std::vector<IpAddress>& keep,
                                    std::uint32_t keep_ifindex) const {
@@ -242,6 +252,12 @@ Result<void> Capture::set_pod(const Pod& pod) {
     return fail(ErrorCode::kInvalid, "pod in slot " + std::to_string(pod.slot) + ": it has no address");
   }
   if (auto ok = impl_->check_addresses(pod); !ok) return ok;
+  auto known = impl_->known(pod);
+  if (!known) return Failure(known.error());
+  if (!*known) {
+    auto begun = zero_traffic(bpf_map__fd(impl_->skeleton->maps.pod_counters), pod.slot);
+    if (!begun) return begun;
+  }
   const weft_pod value{pod.slot, pod.host_ifindex, pod.enrolled ? 1U : 0U, static_cast<std::uint32_t>(pod.inbound)};
   for (const IpAddress& address : pod.addresses) {
     if (auto put = impl_->pods.put(to_key(address), value); !put) return put;
@@ -378,25 +394,19 @@ Result<void> Capture::set_capture_all(bool capture_all) {
 }
 
 Result<std::vector<Counter>> Capture::counters() const {
-  const int cpus = libbpf_num_possible_cpus();
-  if (cpus < 0) return fail_errno(-cpus, "count the CPUs");
-  std::vector<weft_counters> per_cpu(static_cast<std::size_t>(cpus));
-  std::vector<Counter> out;
-  for (std::uint32_t program = 0; program < WEFT_PROGRAMS; ++program) {
-    if (bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.counters), &program, per_cpu.data()) != 0) {
-      return fail_errno(errno, "read the counters");
-    }
-    std::array<std::uint64_t, WEFT_REASONS> sums{};
-    for (const weft_counters& one : per_cpu) {
-      std::array<std::uint64_t, WEFT_REASONS> values{};
-      std::memcpy(values.data(), &one, sizeof values);
-      for (std::size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
-    }
-    for (std::size_t i = 0; i < sums.size(); ++i) {
-      out.push_back({kProgramNames[program], verdict_of(i), kReasonWords[i], sums[i]});
-    }
-  }
-  return out;
+  return read_counters(bpf_map__fd(impl_->skeleton->maps.counters));
+}
+
+Result<PodTraffic> Capture::traffic(std::uint32_t slot) const {
+  if (auto ok = impl_->check_slot(slot); !ok) return Failure(ok.error());
+  return read_traffic(bpf_map__fd(impl_->skeleton->maps.pod_counters), slot);
+}
+
+Result<std::unique_ptr<EventRing>> Capture::open_events() const {
+  Fd events(::fcntl(bpf_map__fd(impl_->skeleton->maps.events), F_DUPFD_CLOEXEC, 0));
+  Fd state(::fcntl(bpf_map__fd(impl_->skeleton->maps.event_state), F_DUPFD_CLOEXEC, 0));
+  if (!events || !state) return fail_errno(errno, "duplicate the descriptors of the events");
+  return EventRing::open(std::move(events), std::move(state));
 }
 
 }  // namespace weft::bpf

@@ -6,9 +6,10 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "bpf/counters.h"
+#include "bpf/event_ring.h"
 #include "tunnel/base/error.h"
 #include "tunnel/base/ip.h"
 
@@ -45,12 +46,6 @@ struct Pod {
 /// The agent's listeners in a pod's netns; each worker has one of each.
 enum class Listener : std::uint8_t { kOutbound, kInboundHbone, kInboundPlaintext };
 
-/// One counter of the data path, summed over the CPUs: the program, the verdict and its reason in words.
-struct Counter {
-  std::string_view program, verdict, reason;
-  std::uint64_t packets = 0;
-};
-
 /// The loaded programs and maps. Loads them, or takes over what an earlier agent of the same layout left pinned (pods,
 /// verdicts and links live on), and is the only writer of the maps. All methods are thread-safe with each other except
 /// load and the destructor. Nothing is unpinned at the end of its life: capture stays closed while the agent is away.
@@ -66,7 +61,7 @@ class Capture {
   Capture& operator=(const Capture&) = delete;
 
   /// Adds or replaces a pod (by slot). Addresses that another pod of this node holds are refused (kInvalid, naming
-  /// both).
+  /// both). The traffic of a pod that keeps none of the slot's addresses begins at 0.
   Result<void> set_pod(const Pod& pod);
   /// Forgets a pod and empties its listener slots.
   Result<void> remove_pod(std::uint32_t slot);
@@ -92,6 +87,10 @@ class Capture {
   Result<void> set_capture_all(bool capture_all);
 
   [[nodiscard]] Result<std::vector<Counter>> counters() const;
+  /// What passed the pod in a slot. It outlives the agent.
+  [[nodiscard]] Result<PodTraffic> traffic(std::uint32_t slot) const;
+  /// The events of the programs. One at a time reads them.
+  [[nodiscard]] Result<std::unique_ptr<EventRing>> open_events() const;
 
  private:
   struct Impl;

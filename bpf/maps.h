@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * The maps. All are pinned under root/maps and outlive the agent. The agent is
- * the only writer of all but probes, app_sockets and counters. The sizes here
- * are placeholders where the loader sets them.
+ * the only writer of all but probes, app_sockets, the counters and events. The
+ * sizes here are placeholders where the loader sets them.
  */
 #ifndef WEFT_BPF_MAPS_H
 #define WEFT_BPF_MAPS_H
@@ -87,6 +87,28 @@ struct {
 	__type(value, struct weft_counters);
 } counters SEC(".maps");
 
+/* Key: the slot of a pod. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct weft_pod_counters);
+} pod_counters SEC(".maps");
+
+/* struct weft_event, while somebody listens. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, WEFT_EVENT_BYTES);
+} events SEC(".maps");
+
+/* Key: enum weft_event_state. Not in `settings`, whose layout is that of earlier agents. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WEFT_EVENT_STATES);
+	__type(key, __u32);
+	__type(value, __u64);
+} event_state SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -97,26 +119,6 @@ struct {
 static __always_inline struct weft_pod *pod_of(const struct weft_addr *addr)
 {
 	return bpf_map_lookup_elem(&pods, addr);
-}
-
-static __always_inline void count(enum weft_program program, __u32 reason)
-{
-	__u32 key = program;
-	__u64 *counter = bpf_map_lookup_elem(&counters, &key);
-	__u64 index = reason;
-
-	/* Or the compiler checks one copy of the index and uses another one, which the verifier has not seen checked. */
-	if (!__builtin_constant_p(reason))
-		asm volatile("" : "+r"(index));
-	if (counter && index < WEFT_REASONS)
-		counter[index]++;
-}
-
-/* Counts, and gives the TC action that belongs to the reason. -1 is TC_ACT_UNSPEC and TCX_NEXT, 2 TC_ACT_SHOT and TCX_DROP. */
-static __always_inline int finish(enum weft_program program, __u32 reason)
-{
-	count(program, reason);
-	return reason >= WEFT_FIRST_DROP ? 2 : -1;
 }
 
 #endif

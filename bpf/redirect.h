@@ -11,9 +11,8 @@
 #include "parse.h"
 
 /* Sends a packet that leaves the pod to the pod's own lo instead, as if it came in there. */
-static __always_inline int redirect_to_lo(struct __sk_buff *skb, enum weft_program program, __u32 reason)
+static __always_inline int redirect_to_lo(struct __sk_buff *skb)
 {
-	count(program, reason);
 	skb->mark = WEFT_MARK;
 	return bpf_redirect(WEFT_LO_IFINDEX, BPF_F_INGRESS);
 }
@@ -61,6 +60,7 @@ enum held {
 	HELD_BY_LISTENER,
 	HELD_BY_TIME_WAIT,
 	HELD_BY_CONNECTION, /* established, opening or closing */
+	HELD_BY_AGENT, /* the same, and tagged */
 };
 
 /*
@@ -78,9 +78,9 @@ static __always_inline int read_rcv_nxt(struct bpf_sock *sk, __u32 *rcv_nxt)
 	return 0;
 }
 
-/* Who in this netns would receive a packet from src:sport to dst:dport. */
+/* Who in this netns would receive a packet from src:sport to dst:dport. Without `tags` the agent's are as any other. */
 static __always_inline enum held holder(struct __sk_buff *skb, const struct weft_addr *src, __be16 sport,
-					const struct weft_addr *dst, __be16 dport, __u32 *rcv_nxt)
+					const struct weft_addr *dst, __be16 dport, int tags, __u32 *rcv_nxt)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
@@ -104,6 +104,8 @@ static __always_inline enum held holder(struct __sk_buff *skb, const struct weft
 	held = sk->state == BPF_TCP_LISTEN ? HELD_BY_LISTENER : HELD_BY_CONNECTION;
 	if (sk->state == BPF_TCP_TIME_WAIT && !read_rcv_nxt(sk, rcv_nxt))
 		held = HELD_BY_TIME_WAIT;
+	else if (tags && held == HELD_BY_CONNECTION && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0))
+		held = HELD_BY_AGENT;
 	bpf_sk_release(sk);
 	return held;
 }
@@ -111,7 +113,13 @@ static __always_inline enum held holder(struct __sk_buff *skb, const struct weft
 /* rcv_nxt is set for HELD_BY_TIME_WAIT: the sequence number that the socket expects. */
 static __always_inline enum held receiver_of(struct __sk_buff *skb, const struct packet *p, __u32 *rcv_nxt)
 {
-	return holder(skb, &p->src, p->sport, &p->dst, p->dport, rcv_nxt);
+	return holder(skb, &p->src, p->sport, &p->dst, p->dport, 0, rcv_nxt);
+}
+
+/* The same, and tells the agent's sockets from the application's. */
+static __always_inline enum held tagged_receiver_of(struct __sk_buff *skb, const struct packet *p, __u32 *rcv_nxt)
+{
+	return holder(skb, &p->src, p->sport, &p->dst, p->dport, 1, rcv_nxt);
 }
 
 /* The socket with the ends the other way round: one of this netns that has the packet's source as its own address. */
@@ -119,13 +127,13 @@ static __always_inline enum held sender_of(struct __sk_buff *skb, const struct p
 {
 	__u32 rcv_nxt;
 
-	return holder(skb, &p->dst, p->dport, &p->src, p->sport, &rcv_nxt);
+	return holder(skb, &p->dst, p->dport, &p->src, p->sport, 0, &rcv_nxt);
 }
 
 /* An established connection, or one that is gone: the kernel knows what to do with what belongs to it. */
 static __always_inline int is_held(enum held held)
 {
-	return held == HELD_BY_CONNECTION || held == HELD_BY_TIME_WAIT;
+	return held >= HELD_BY_TIME_WAIT;
 }
 
 /*

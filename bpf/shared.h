@@ -32,6 +32,9 @@
 #define WEFT_LO_IFINDEX 1
 #define WEFT_PROBE_LIFETIME_NS 1000000000ULL
 #define WEFT_MAX_PROBES 8192
+#define WEFT_EVENT_BYTES (256 * 1024)
+/* Where it is not known whose a packet is. */
+#define WEFT_NO_SLOT 0xffffffff
 
 /* family is 4 or 6; addr is in network order, an IPv4 address in its first word and zeros behind. */
 struct weft_addr {
@@ -168,5 +171,50 @@ struct weft_counters {
 #undef WEFT_X
 };
 WEFT_STATIC_ASSERT(sizeof(struct weft_counters) == WEFT_REASONS * sizeof(__u64), "one counter per reason");
+
+enum weft_direction {
+	WEFT_OUT, /* of the pod */
+	WEFT_IN,
+	WEFT_DIRECTIONS,
+};
+
+struct weft_drops {
+#define WEFT_X(upper, lower, words) __u64 lower;
+	WEFT_DROP_REASONS(WEFT_X)
+#undef WEFT_X
+};
+
+/* Value of `pod_counters`, one entry per slot. */
+struct weft_pod_counters {
+	__u64 packets[WEFT_DIRECTIONS]; /* what passed without the agent */
+	__u64 bytes[WEFT_DIRECTIONS]; /* the same, frames from the Ethernet header on */
+	__u64 captured; /* packets of applications that went to the agent instead of out */
+	struct weft_drops drops; /* by reason, whichever program dropped */
+};
+WEFT_STATIC_ASSERT(sizeof(struct weft_pod_counters) == (5 + WEFT_REASONS - WEFT_FIRST_DROP) * sizeof(__u64),
+		   "one counter per drop reason");
+
+/* Key of `event_state`. */
+enum weft_event_state {
+	WEFT_EVENTS_UNTIL, /* somebody listens until then, ns of CLOCK_MONOTONIC; 0: nobody */
+	WEFT_EVENTS_LOST, /* events that found no room */
+	WEFT_EVENT_STATES,
+};
+
+/* What `events` carries: a drop, or what was decided of a new connection. */
+struct weft_event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u32 slot; /* or WEFT_NO_SLOT */
+	__u32 ifindex;
+	struct weft_addr src; /* family 0: not known */
+	struct weft_addr dst;
+	__be16 sport; /* ports and flags: 0 where it is not TCP or cannot be parsed */
+	__be16 dport;
+	__u8 program; /* enum weft_program */
+	__u8 reason; /* enum weft_reason */
+	__u8 protocol; /* of IP */
+	__u8 tcp_flags; /* as they stand in the header */
+};
+WEFT_STATIC_ASSERT(sizeof(struct weft_event) == 64, "pinned layout");
 
 #endif

@@ -160,6 +160,8 @@ HttpRoutes admin_routes(const Sources& sources) {
   routes[{"GET", "/certificates"}] = answer(sources, certificates_of);
   routes[{"GET", "/explain"}] = [sources](const HttpRequest& request) { return explain_of(*sources, request); };
   routes[{"GET", "/connections"}] = [sources](const HttpRequest&) { return list_of(sources->connections()); };
+  routes[{"GET", "/events"}] =
+      from_loopback([sources](const HttpRequest& r) { return events_response(r, sources->events); });
   routes[{"POST", "/logging"}] =
       from_loopback([level = log::level()](const HttpRequest& r) { return logging(r, level); });
   routes[{"POST", "/quitquitquit"}] = from_loopback([sources](const HttpRequest&) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "agent/admin/agent_metrics.h"
+#include "agent/admin/event_dump.h"
 #include "agent/admin/http_server.h"
 #include "agent/enrolment.h"
 #include "agent/identity/cert_manager.h"
@@ -33,11 +34,13 @@ struct AdminSources {
   std::function<void()> quit;                           ///< begins an orderly stop and returns
   std::shared_ptr<prometheus::Registry> registry;       ///< the connection metrics
   MetricSources metrics;                                ///< also the pods and the packet counters
+  EventFunction events;                                 ///< waits as long as the query says
 };
 
 /// The admin address: GET /config_dump, /pods, /workloads, /services, /policies, /certificates, /connections,
-/// /counters, /status, /explain?from=…&to=…, /healthz/ready, /metrics; POST /logging with ?level=LEVEL (or
-/// level=reset), POST /quitquitquit. POST is refused with 403 unless the peer is on loopback.
+/// /counters, /events (event_dump.h), /status, /explain?from=…&to=…, /healthz/ready, /metrics; POST /logging with
+/// ?level=LEVEL (or level=reset), POST /quitquitquit. POST, and /events, which has the capture programs write, are
+/// refused with 403 unless the peer is on loopback.
 [[nodiscard]] HttpRoutes admin_routes(const std::shared_ptr<const AdminSources>& sources);
 /// The metrics address: GET /metrics.
 [[nodiscard]] HttpRoutes metrics_routes(const std::shared_ptr<const AdminSources>& sources);

@@ -28,8 +28,10 @@ struct MetricSources {
 
 /// The agent's own metric families: weft_bpf_packets_total{program,verdict,reason}, weft_pods{state},
 /// weft_registration_requests_total, weft_registration_errors_total, weft_reconcile_actions_total{action},
-/// weft_uncaptured_interfaces, weft_pod_problems, weft_unknown_attachments, and those that Istio's ztunnel dashboard
-/// reads: istio_build, process_open_fds, workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
+/// weft_uncaptured_interfaces, weft_pod_problems, weft_unknown_attachments, weft_pod_packets_total and
+/// weft_pod_bytes_total{namespace,pod,direction}, weft_pod_drops_total{namespace,pod,reason}, and those that Istio's
+/// ztunnel dashboard reads: istio_build, process_open_fds, workload_manager_active_proxy_count,
+/// workload_manager_pending_proxy_count.
 [[nodiscard]] std::vector<prometheus::MetricFamily> agent_metrics(const MetricSources& sources);
 
 /// Descriptors that this process has open, 0 where /proc does not say.

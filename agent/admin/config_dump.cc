@@ -243,6 +243,13 @@ json to_json(const proxy::ConnectionInfo& c) {
   return object;
 }
 
+json to_json(const bpf::PodTraffic& traffic) {
+  json drops = json::object();
+  for (const auto& drop : traffic.drops) drops[std::string(drop.reason)] = drop.packets;
+  return {{"packetsOut", traffic.packets_out}, {"bytesOut", traffic.bytes_out}, {"packetsIn", traffic.packets_in},
+          {"bytesIn", traffic.bytes_in},       {"captured", traffic.captured},  {"drops", std::move(drops)}};
+}
+
 /// Times that are not known are left out.
 json to_json(const agent::PodStatus& pod) {
   const agent::Registration& r = pod.registration;
@@ -278,6 +285,7 @@ json to_json(const agent::PodStatus& pod) {
     object["verified"] = {{"by", pod.observation.by}, {"problems", pod.observation.problems}};
     put_age(object["verified"], "at", pod.observation.at);
   }
+  if (pod.traffic) object["traffic"] = to_json(*pod.traffic);
   return object;
 }
 

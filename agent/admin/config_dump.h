@@ -20,6 +20,8 @@ namespace weft::admin {
 /// Certificates without their keys: PEM in base64, serial number, validity in RFC 3339.
 [[nodiscard]] nlohmann::json to_json(const hbone::TlsIdentity& certificate);
 [[nodiscard]] nlohmann::json to_json(const proxy::ConnectionInfo& connection);
+[[nodiscard]] nlohmann::json to_json(const bpf::PodTraffic& traffic);
+/// With `traffic` where the pod is wired.
 [[nodiscard]] nlohmann::json to_json(const agent::PodStatus& pod);
 
 /// What GET /config_dump answers: `workloads`, `services`, `policies`, `certificates`, and `workloadState` by workload

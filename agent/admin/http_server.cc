@@ -14,7 +14,6 @@ namespace weft::admin {
 namespace {
 
 constexpr time_t kIoTimeoutSeconds = 5;
-constexpr std::size_t kThreads = 2;
 constexpr std::size_t kMaxBody = 16 * 1024;
 
 HttpRequest request_of(const httplib::Request& from) {
@@ -33,8 +32,8 @@ httplib::Server::Handler wrap(HttpHandler handler) {
   };
 }
 
-void configure(httplib::Server& server) {
-  server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+void configure(httplib::Server& server, std::size_t threads) {
+  server.new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
   server.set_read_timeout(kIoTimeoutSeconds, 0);
   server.set_write_timeout(kIoTimeoutSeconds, 0);
   server.set_keep_alive_timeout(1);
@@ -71,9 +70,9 @@ HttpServer::~HttpServer() {
 Endpoint HttpServer::address() const { return impl_->address; }
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const std::string& name, const Endpoint& address,
-                                                      const HttpRoutes& routes) {
+                                                      const HttpRoutes& routes, std::size_t threads) {
   auto impl = std::make_unique<Impl>();
-  configure(impl->server);
+  configure(impl->server, threads);
   for (const auto& [key, handler] : routes) {
     if (key.first == "GET")
       impl->server.Get(key.second, wrap(handler));

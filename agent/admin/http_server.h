@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,13 +30,16 @@ using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
 /// By method and exact path.
 using HttpRoutes = std::map<std::pair<std::string, std::string>, HttpHandler>;
 
-/// A small HTTP/1.1 server (cpp-httplib) for people and scrapers: two threads, short timeouts, no request bodies to
+/// A small HTTP/1.1 server (cpp-httplib) for people and scrapers: few threads, short timeouts, no request bodies to
 /// speak of. Handlers run on its threads.
 class HttpServer {
  public:
-  /// Binds, then serves. Errors: kUnavailable naming the address that is taken or does not exist.
+  static constexpr std::size_t kThreads = 2;
+
+  /// Binds, then serves; as many requests at once as there are threads. Errors: kUnavailable naming the address that is
+  /// taken or does not exist.
   static Result<std::unique_ptr<HttpServer>> start(const std::string& name, const Endpoint& address,
-                                                   const HttpRoutes& routes);
+                                                   const HttpRoutes& routes, std::size_t threads = kThreads);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

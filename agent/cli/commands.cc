@@ -8,6 +8,7 @@
 
 #include "agent/cli/ca_commands.h"
 #include "agent/cli/completion.h"
+#include "agent/cli/monitor.h"
 #include "agent/cli/queries.h"
 #include "agent/cli/session.h"
 #include "agent/cli/suggest.h"
@@ -35,6 +36,7 @@ void add_commands(CLI::App& app, Session& session) {
       "  5  explain: the connection would be refused");
   add_queries(app, session);
   add_explain(app, session);
+  add_monitor(app, session);
   add_ca(app, session);
   add_completion(app, session);
   add_version(app, session);

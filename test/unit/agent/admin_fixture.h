@@ -25,6 +25,7 @@ class AdminFixture : public ::testing::Test {
     sources_->not_ready = [this] { return missing_; };
     sources_->source_status = [] { return std::string("file /etc/mesh.yaml"); };
     sources_->quit = [this] { ++quits_; };
+    sources_->events = [this](const agent::EventQuery& query) { return events_(query); };
     sources_->registry = std::make_shared<prometheus::Registry>();
     sources_->metrics.counters = [] {
       return Result<std::vector<bpf::Counter>>(std::vector<bpf::Counter>{{"from_pod", "pass", "not TCP", 7},
@@ -75,6 +76,12 @@ class AdminFixture : public ::testing::Test {
     enrolled.registration.registered_at = now - std::chrono::hours(50);
     enrolled.observation.at = now - std::chrono::seconds(42);
     enrolled.observation.by = "reconciliation";
+    enrolled.traffic = bpf::PodTraffic{.packets_out = 3,
+                                       .bytes_out = 300,
+                                       .packets_in = 2,
+                                       .bytes_in = 130,
+                                       .captured = 9,
+                                       .drops = {{"no plaintext into this pod", 4}}};
     agent::PodStatus wired;
     wired.registration.pod_namespace = "other";
     wired.registration.pod_name = "plain";
@@ -106,6 +113,24 @@ class AdminFixture : public ::testing::Test {
   std::vector<agent::CertManager::Status> certificate_status_;
   bool captures_all_ = false;
   int quits_ = 0;
+  EventFunction events_ = [](const agent::EventQuery&) { return Result<agent::EventAnswer>(agent::EventAnswer()); };
 };
+
+/// A drop of plaintext into shop/web, 1.5 ms after a whole second.
+inline agent::LoggedEvent refused_event(std::uint64_t sequence) {
+  return {.sequence = sequence,
+          .time = WallTime(std::chrono::microseconds(1'700'000'000'001'500)),
+          .pod = "shop/web",
+          .event = {.time = {},
+                    .program = "to_pod",
+                    .verdict = "drop",
+                    .reason = "no plaintext into this pod",
+                    .slot = 0,
+                    .ifindex = 2,
+                    .source = {ip("10.0.9.9"), 40000},
+                    .destination = {ip("10.0.0.5"), 8080},
+                    .protocol = 6,
+                    .tcp_flags = 2}};
+}
 
 }  // namespace weft::admin::test

@@ -166,6 +166,78 @@ TEST_F(AdminApi, MetricsCarryTheAgentsOwnFamilies) {
   EXPECT_THAT(response.body, Not(HasSubstr("process_open_fds 0\n")));
 }
 
+TEST_F(AdminApi, PodsCarryTheirTraffic) {
+  const json pods = json::parse(ask("GET", "/pods").body);
+  EXPECT_EQ(pods.at(0).at("traffic"), json({{"packetsOut", 3},
+                                            {"bytesOut", 300},
+                                            {"packetsIn", 2},
+                                            {"bytesIn", 130},
+                                            {"captured", 9},
+                                            {"drops", {{"no plaintext into this pod", 4}}}}));
+  EXPECT_FALSE(pods.at(1).contains("traffic"));
+}
+
+TEST_F(AdminApi, MetricsCarryTheTrafficOfPodsWithTheirInterfacesAddedUp) {
+  pods_.push_back(pods_.front());  // its second interface
+  const std::string body = ask("GET", "/metrics").body;
+  EXPECT_THAT(
+      body,
+      AllOf(HasSubstr(R"(weft_pod_packets_total{namespace="shop",pod="web",direction="out"} 6)"),
+            HasSubstr(R"(weft_pod_packets_total{namespace="shop",pod="web",direction="in"} 4)"),
+            HasSubstr(R"(weft_pod_bytes_total{namespace="shop",pod="web",direction="out"} 600)"),
+            HasSubstr(R"(weft_pod_bytes_total{namespace="shop",pod="web",direction="in"} 260)"),
+            HasSubstr(R"(weft_pod_drops_total{namespace="shop",pod="web",reason="no plaintext into this pod"} 8)")));
+  EXPECT_THAT(body, Not(HasSubstr(R"(pod="plain")")));
+}
+
+TEST_F(AdminApi, EventsAsJson) {
+  agent::EventQuery asked;
+  events_ = [&](const agent::EventQuery& query) {
+    asked = query;
+    auto unknown = test::refused_event(9);
+    unknown.pod.clear();
+    unknown.event.protocol = 17;
+    unknown.event.source.port = unknown.event.destination.port = 0;
+    unknown.event.source.address = {};
+    return agent::EventAnswer{.next = 9, .lost = 3, .events = {test::refused_event(5), unknown}};
+  };
+  const json answer = json::parse(ask("GET", "/events", true, {{"after", "4"}, {"wait_ms", "999999"}}).body);
+  EXPECT_EQ(asked.after, 4U);
+  EXPECT_EQ(asked.wait, agent::EventLog::kMaxWait);
+  EXPECT_EQ(answer.at("next"), 9);
+  EXPECT_EQ(answer.at("lost"), 3);
+  EXPECT_EQ(answer.at("events").at(0), json({{"sequence", 5},
+                                             {"time", "2023-11-14T22:13:20.001500Z"},
+                                             {"pod", "shop/web"},
+                                             {"program", "to_pod"},
+                                             {"verdict", "drop"},
+                                             {"reason", "no plaintext into this pod"},
+                                             {"source", "10.0.9.9:40000"},
+                                             {"destination", "10.0.0.5:8080"},
+                                             {"protocol", "TCP"},
+                                             {"tcpFlags", "SYN"}}));
+  const json& unknown = answer.at("events").at(1);
+  EXPECT_EQ(unknown.at("source"), "");
+  EXPECT_EQ(unknown.at("destination"), "10.0.0.5");
+  EXPECT_EQ(unknown.at("protocol"), "UDP");
+  ask("GET", "/events");
+  EXPECT_EQ(asked.after, std::nullopt);
+  EXPECT_EQ(asked.wait, milliseconds(0));
+}
+
+TEST_F(AdminApi, EventsThatCannotBeGiven) {
+  EXPECT_EQ(ask("GET", "/events", false).status, 403);
+  EXPECT_EQ(ask("GET", "/events", true, {{"after", "-1"}}).status, 400);
+  EXPECT_EQ(ask("GET", "/events", true, {{"wait_ms", "soon"}}).status, 400);
+  events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> {
+    return fail(ErrorCode::kUnavailable, "4 others");
+  };
+  EXPECT_EQ(ask("GET", "/events").status, 503);
+  EXPECT_EQ(ask("GET", "/events").body, "4 others\n");
+  events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> { return fail(ErrorCode::kInternal, "broken"); };
+  EXPECT_EQ(ask("GET", "/events").status, 500);
+}
+
 TEST_F(AdminApi, ChangesAreTakenFromLoopbackOnly) {
   EXPECT_EQ(ask("POST", "/quitquitquit", false).status, 403);
   EXPECT_EQ(ask("POST", "/logging", false, {{"level", "trace"}}).status, 403);

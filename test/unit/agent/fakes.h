@@ -77,6 +77,9 @@ class FakeCapture : public CaptureMaps {
   [[nodiscard]] Result<std::vector<bpf::Counter>> counters() const override {
     return std::vector<bpf::Counter>{{"from_pod", "pass", "not TCP", 7}, {"guard", "drop", "a VLAN tag", 3}};
   }
+  [[nodiscard]] Result<bpf::PodTraffic> traffic(std::uint32_t slot) const override {
+    return bpf::PodTraffic{.packets_out = slot + 1};
+  }
 
   std::map<std::uint32_t, bpf::Pod> by_slot;
   std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> listeners;
