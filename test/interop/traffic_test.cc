@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Traffic between pods of weft and pods of a real ztunnel, both ways.
 
+#include <cstring>
+
 #include "test/interop/fixture.h"
+#include "test/netns/raw_tcp.h"
 
 namespace weft::test {
 namespace {
@@ -58,6 +61,29 @@ TEST_F(ZtunnelTraffic, ConnectionsOneAfterAnotherShareATunnel) {
     const auto dials = wire.segments([&](const Segment& s) { return s.is_syn() && s.destination == gateway; });
     EXPECT_LE(dials.size(), 1U);
     EXPECT_EQ(wire.lost(), 0U);
+  }
+}
+
+TEST_F(ZtunnelTraffic, MoreConnectionsAtOnceThanOneTunnelCarries) {
+  // ztunnel lets 200 streams into a tunnel and puts 100 of its own on one; here each family has half of these.
+  constexpr int kConnections = 900;
+  constexpr std::uint16_t kPort = 9292;
+  for (const auto& [from, to] : {std::pair{client, zweb}, std::pair{zclient, web}}) {
+    const Fd listener = listen_in(to->netns(), kPort);
+    std::vector<std::pair<Fd, Fd>> open;
+    for (int i = 0; i < kConnections; ++i) {
+      Dialled near = dial_in(from->netns(), i % 2 == 0 ? to->v4(kPort) : to->v6(kPort));
+      ASSERT_TRUE(near.fd) << i << ": " << std::strerror(near.error);
+      Fd far = accept_from(listener);
+      open.emplace_back(std::move(near.fd), std::move(far));
+    }
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      const std::string text = std::to_string(10'000 + i);
+      send_all(open[i].first, text);
+      EXPECT_EQ(read_some(open[i].second, text.size()), text);
+      send_all(open[i].second, text);
+      EXPECT_EQ(read_some(open[i].first, text.size()), text);
+    }
   }
 }
 
