@@ -62,7 +62,7 @@ Result<EventAnswer> EventLog::query(const EventQuery& query) {
   const auto something = [&] { return last_ > after || stopping_ || failed_; };
   if (!something() && query.wait.count() > 0) {
     if (waiting_ >= kMaxWaiting) {
-      return fail(ErrorCode::kUnavailable,
+      return fail(ErrorCode::kDenied,
                   "follow the events: " + std::to_string(waiting_) + " others do so already, no more can");
     }
     ++waiting_;

@@ -80,8 +80,8 @@ class EventLog {
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
 
-  /// Answers at once when there is something behind `after`, or waits for it. Errors: kUnavailable when kMaxWaiting
-  /// others wait already; what the source says.
+  /// Answers at once when there is something behind `after`, or waits for it. Errors: kDenied when kMaxWaiting others
+  /// wait already; kUnavailable after stop(); what the source says.
   Result<EventAnswer> query(const EventQuery& query);
   /// Nobody listens any more, and whoever waits is answered.
   void stop();

@@ -107,7 +107,9 @@ HttpResponse events_response(const HttpRequest& request, const EventFunction& ev
   query.wait = milliseconds(std::min(wait_ms.value_or(0), longest));
   auto answer = events(query);
   if (!answer) {
-    return refused(answer.error().code == ErrorCode::kUnavailable ? 503 : 500, answer.error().message());
+    const ErrorCode code = answer.error().code;
+    const int status = code == ErrorCode::kUnavailable ? 503 : code == ErrorCode::kDenied ? 429 : 500;
+    return refused(status, answer.error().message());
   }
   return {.status = 200,
           .content_type = "application/json",

@@ -15,7 +15,8 @@ using EventFunction = std::function<Result<agent::EventAnswer>(const agent::Even
 /// program, verdict, reason, source and destination (with ports where it is TCP), protocol and tcpFlags.
 [[nodiscard]] nlohmann::json to_json(const agent::EventAnswer& answer);
 
-/// GET /events?after=SEQUENCE&wait_ms=N: 200, 400 for a bad query, 503 where no more can follow, 500.
+/// GET /events?after=SEQUENCE&wait_ms=N: 200, 400 for a bad query, 429 where no more can follow, 503 from an
+/// agent that stops, 500.
 [[nodiscard]] HttpResponse events_response(const HttpRequest& request, const EventFunction& events);
 
 }  // namespace weft::admin

@@ -18,6 +18,7 @@ using nlohmann::json;
 
 /// How long the agent may hold a query: so long an interrupt may have to wait.
 constexpr int kWaitMs = 500;
+constexpr int kStatusOk = 200, kStatusUnavailable = 503;
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -57,10 +58,11 @@ class Monitor {
     std::string path = "/events";  // the first answer says where we begin
     bool followed = false;
     while (!done()) {
-      auto answer = session_.fetch(path);
+      auto answer = fetch(path);
       if (!answer) {
         Error& error = answer.error();
-        if (followed) error.context = "the agent went away: " + error.context;
+        const bool gone = error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kTimeout;
+        if (followed && gone) error.context = "the agent went away: " + error.context;
         return session_.failed(error);
       }
       show(*answer);
@@ -72,6 +74,16 @@ class Monitor {
   }
 
  private:
+  /// kUnavailable also from an agent that is about to stop.
+  [[nodiscard]] Result<json> fetch(const std::string& path) const {
+    auto response = session_.ask("GET", path);
+    if (!response) return Failure(response.error());
+    if (response->status == kStatusOk) return json::parse(response->body);
+    return fail(response->status == kStatusUnavailable ? ErrorCode::kUnavailable : ErrorCode::kInternal,
+                "GET " + path + " at " + session_.agent.admin + ": status " + std::to_string(response->status) + ": " +
+                    response->body.substr(0, response->body.find('\n')));
+  }
+
   [[nodiscard]] bool done() const {
     return interrupted != 0 || !session_.out() || (options_.count != 0 && shown_ >= options_.count);
   }

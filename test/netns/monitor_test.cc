@@ -221,6 +221,11 @@ TEST_F(MeshMonitor, EndsWhenInterruptedAndWhenTheAgentGoes) {
   EXPECT_EQ(alone.status, 3);
   EXPECT_THAT(alone.err, HasSubstr("weftctl: the agent went away: "));
   node2().start_agent();
+  Process stopped = monitor(node2(), {});
+  EXPECT_TRUE(told_something(stopped));
+  node2().stop_agent();
+  EXPECT_EQ(stopped.finish(kSoon).status, 3);
+  node2().start_agent();
   EXPECT_GE((traffic_of(*outside) - before).packets_out, 0);  // the next agent goes on
   EXPECT_GE((traffic_of(*outside) - before).bytes_in, 0);
 }

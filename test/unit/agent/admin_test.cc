@@ -229,11 +229,13 @@ TEST_F(AdminApi, EventsThatCannotBeGiven) {
   EXPECT_EQ(ask("GET", "/events", false).status, 403);
   EXPECT_EQ(ask("GET", "/events", true, {{"after", "-1"}}).status, 400);
   EXPECT_EQ(ask("GET", "/events", true, {{"wait_ms", "soon"}}).status, 400);
+  events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> { return fail(ErrorCode::kDenied, "4 others"); };
+  EXPECT_EQ(ask("GET", "/events").status, 429);
+  EXPECT_EQ(ask("GET", "/events").body, "4 others\n");
   events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> {
-    return fail(ErrorCode::kUnavailable, "4 others");
+    return fail(ErrorCode::kUnavailable, "it stops");
   };
   EXPECT_EQ(ask("GET", "/events").status, 503);
-  EXPECT_EQ(ask("GET", "/events").body, "4 others\n");
   events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> { return fail(ErrorCode::kInternal, "broken"); };
   EXPECT_EQ(ask("GET", "/events").status, 500);
 }

@@ -119,12 +119,21 @@ TEST_F(WeftctlMonitor, TheAgentThatGoesAwayIsMissed) {
   EXPECT_THAT(err_, AllOf(HasSubstr("the agent went away: GET http://127.0.0.1"), HasSubstr("is weft-agent running")));
 }
 
+TEST_F(WeftctlMonitor, AnAgentThatStopsIsMissedToo) {
+  events_ = [](const agent::EventQuery& query) -> Result<agent::EventAnswer> {
+    if (query.after) return fail(ErrorCode::kUnavailable, "follow the events: the agent stops");
+    return agent::EventAnswer{.next = 10, .lost = 0, .events = {}};
+  };
+  EXPECT_EQ(run_with({}), kUnreachable);
+  EXPECT_THAT(err_, AllOf(HasSubstr("the agent went away: GET /events?"), HasSubstr(": the agent stops\n")));
+}
+
 TEST_F(WeftctlMonitor, SaysWhyItCannotFollow) {
   events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> {
-    return fail(ErrorCode::kUnavailable, "follow the events: 4 others do so already, no more can");
+    return fail(ErrorCode::kDenied, "follow the events: 4 others do so already, no more can");
   };
   EXPECT_EQ(run_with({}), kFailed);
-  EXPECT_THAT(err_, AllOf(HasSubstr("status 503"), HasSubstr("4 others do so already")));
+  EXPECT_THAT(err_, AllOf(HasSubstr("status 429"), HasSubstr("4 others do so already")));
   EXPECT_EQ(run_with({"--pod", "web"}), kUsage);
   EXPECT_THAT(err_, HasSubstr("expected NAMESPACE/NAME"));
   EXPECT_EQ(run_with({"--count", "0"}), kUsage);
