@@ -25,6 +25,7 @@
 #include "agent/registration_server.h"
 #include "agent/version.h"
 #include "tunnel/base/log.h"
+#include "tunnel/dns/resolver.h"
 
 namespace weft::agent {
 namespace {
@@ -63,14 +64,16 @@ Result<Fd> take_signals() {
 /// What the workers ask of the node.
 class CaptureNode final : public proxy::Node {
  public:
-  explicit CaptureNode(bpf::Capture& capture) : capture_(capture) {}
+  CaptureNode(bpf::Capture& capture, dns::Resolver& resolver) : capture_(capture), resolver_(resolver) {}
   Result<void> tag_socket(int fd) override { return capture_.tag_socket(fd); }
   /// Enrolment has asked already: it wants the identity of every enrolled pod, and only those. Asking from here could
   /// bring one back that enrolment has just let go.
   void want_certificate(const state::Identity& /*identity*/) override {}
+  state::NameAnswer resolve(const std::string& hostname) override { return resolver_.find(hostname); }
 
  private:
   bpf::Capture& capture_;
+  dns::Resolver& resolver_;
 };
 
 /// Turns the list of wanted identities into the manager's want and forget. Called under enrolment's lock.
@@ -102,6 +105,7 @@ struct Agent::Impl {
   std::unique_ptr<SelfSignedCa> ca;
   std::unique_ptr<bpf::Capture> capture;
   std::unique_ptr<BpfCaptureMaps> maps;
+  std::unique_ptr<dns::Resolver> resolver;
   std::unique_ptr<CaptureNode> node;
   hbone::CertStore certificates;
   std::shared_ptr<prometheus::Registry> registry;
@@ -117,6 +121,10 @@ struct Agent::Impl {
   std::unique_ptr<EventLog> events;
   std::vector<std::unique_ptr<admin::HttpServer>> servers;
 
+  /// The resolver calls the workers, which go before it.
+  ~Impl() {
+    if (resolver) resolver->stop();
+  }
   Result<void> build();
   Result<void> load_capture();
   Result<void> make_workers();
@@ -162,13 +170,19 @@ Result<void> Agent::Impl::load_capture() {
   if (!loaded) return Failure(loaded.error());
   capture = std::move(*loaded);
   maps = std::make_unique<BpfCaptureMaps>(*capture);
-  node = std::make_unique<CaptureNode>(*capture);
   log::info("capture loaded root={} max_pods={} max_destinations={}", config.bpf_root, config.max_pods,
             config.max_destinations);
   return {};
 }
 
 Result<void> Agent::Impl::make_workers() {
+  dns::ResolverConfig names;
+  names.resolv_conf = config.resolv_conf;
+  // Only workers ask, so they are there when an answer comes.
+  auto started = dns::Resolver::start(std::move(names), [this] { workers->names_changed(); });
+  if (!started) return Failure(started.error());
+  resolver = std::move(*started);
+  node = std::make_unique<CaptureNode>(*capture, *resolver);
   registry = std::make_shared<prometheus::Registry>();
   metrics = std::make_unique<telemetry::ConnectionMetrics>(registry);
   proxy::WorkerConfig worker;

@@ -46,6 +46,8 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--cluster-id", config.cluster_id, "WEFT_CLUSTER_ID", "the cluster's name in telemetry and headers");
   option("--network", config.network, "WEFT_NETWORK",
          "the network this node is in; workloads of it are reached directly");
+  option("--resolv-conf", config.resolv_conf, "WEFT_RESOLV_CONF",
+         "names the DNS servers that are asked for workloads which are names; read again when it changes");
   option("--log-level", config.log_level, "WEFT_LOG_LEVEL", "error, warn, info, debug, trace or off");
   option("--log-format", raw.log_format, "WEFT_LOG_FORMAT", "text or json");
   option("--drain-timeout-ms", raw.drain_timeout_ms, "WEFT_DRAIN_TIMEOUT_MS",
@@ -82,8 +84,10 @@ Result<void> check(Config& config, const Raw& raw) {
   if (config.ca_dir.empty()) {
     return bad("--ca-dir", config.ca_dir, "a directory with the mesh's CA (make one with `weftctl ca init DIR`)");
   }
-  for (auto [flag, text] :
-       {std::pair{"--socket", &config.socket}, {"--bpf-root", &config.bpf_root}, {"--run-dir", &config.run_dir}}) {
+  for (auto [flag, text] : {std::pair{"--socket", &config.socket},
+                            {"--bpf-root", &config.bpf_root},
+                            {"--run-dir", &config.run_dir},
+                            {"--resolv-conf", &config.resolv_conf}}) {
     if (text->empty() || text->front() != '/') return bad(flag, *text, "an absolute path");
   }
   if (config.workers == 0 || config.workers > WEFT_MAX_WORKERS) {

@@ -26,6 +26,7 @@ struct Config {
   std::uint32_t max_destinations = 65536;
   std::string cluster_id = "Kubernetes";
   std::string network;
+  std::string resolv_conf = "/etc/resolv.conf";  ///< names the DNS servers for workloads that are names
   std::string log_level = "info";
   log::Format log_format = log::Format::kText;
   std::string cni_conf_dir = "/etc/cni/net.d";         ///< empty: pods that are older than Weft are not taken up

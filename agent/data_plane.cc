@@ -62,6 +62,10 @@ void WorkerSet::drain() {
   for (auto& worker : workers_) worker->drain();
 }
 
+void WorkerSet::names_changed() {
+  for (auto& worker : workers_) worker->names_changed();
+}
+
 void WorkerSet::certificates_changed() {
   for (auto& worker : workers_) worker->certificates_changed();
 }

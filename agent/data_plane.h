@@ -38,6 +38,8 @@ class WorkerSet final : public DataPlane {
   void drain();
   /// A certificate arrived.
   void certificates_changed();
+  /// A name was looked up.
+  void names_changed();
 
   [[nodiscard]] std::uint32_t workers() const override { return static_cast<std::uint32_t>(workers_.size()); }
   void set_state(std::shared_ptr<const state::State> state) override;

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "agent/control/local_parts.h"
+#include "tunnel/state/names.h"
 
 namespace weft::control {
 namespace {
@@ -107,7 +108,12 @@ void read_routing(ObjectReader& object, Workload& out) {
   if (const auto services = object.find("services")) out.services = read_services(problems, *services);
   if (out.addresses.empty() && out.hostname.empty() && !out.network_gateway && problems.none()) {
     problems.add(object.self().node->line, object.self().name + ".workloadIps",
-                 "missing: expected at least one address");
+                 "missing: expected at least one address, or hostname, a name to look up");
+  }
+  // With addresses it is not asked for.
+  if (out.addresses.empty() && !out.hostname.empty() && !state::is_host_name(out.hostname)) {
+    problems.add(object.self().node->line, object.self().name + ".hostname",
+                 "\"" + out.hostname + "\": expected a name that DNS can be asked for, or workloadIps beside it");
   }
 }
 

@@ -154,6 +154,11 @@ ExplainedEndpoint in_plaintext(const ExplainAsked& asked, const Endpoint& target
 }
 
 ExplainedEndpoint at_destination(const ExplainAsked& asked, const state::Destination& destination) {
+  if (!destination.hostname.empty()) {
+    ExplainedEndpoint out = endpoint_of(destination.workload, destination.target);
+    out.reason = "it is a name: what DNS has for " + destination.hostname + " when it is dialled decides";
+    return out;
+  }
   if (destination.kind == Kind::kHbone) return through_tunnel(asked, destination);
   if (destination.kind == Kind::kRefused) {
     ExplainedEndpoint out = endpoint_of(destination.workload, destination.target);

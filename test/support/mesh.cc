@@ -139,6 +139,11 @@ std::pair<IpAddress, IpAddress> Mesh::add_service(const std::string& namespace_n
   return {services_.back().v4, services_.back().v6};
 }
 
+void Mesh::set_workload(const json& workload) {
+  workloads_[workload.at("uid").get<std::string>()] = workload;
+  apply();
+}
+
 void Mesh::set_policy(const json& policy) {
   policies_[policy.at("namespace").get<std::string>() + "/" + policy.at("name").get<std::string>()] = policy;
   apply();
@@ -191,6 +196,7 @@ json Mesh::configuration() const {
   for (const auto& pod : pods_) {
     if (pod->options_.enrolled) result["workloads"].push_back(workload(*pod));
   }
+  for (const auto& [uid, entry] : workloads_) result["workloads"].push_back(entry);
   for (const auto& service : services_) {
     json entry = {{"name", service.name},
                   {"namespace", service.namespace_name},

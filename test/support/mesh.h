@@ -178,6 +178,8 @@ class Mesh {
                                               std::uint16_t port, std::uint16_t target_port,
                                               const std::vector<Pod*>& backends,
                                               const nlohmann::json& more = nlohmann::json::object());
+  /// Adds a workload that is no pod of this mesh, in ztunnel's local format, or replaces the one of this uid.
+  void set_workload(const nlohmann::json& workload);
   /// Adds a policy in ztunnel's local format, or replaces the one of this namespace and name.
   void set_policy(const nlohmann::json& policy);
   void remove_policy(const std::string& namespace_name, const std::string& name);
@@ -212,6 +214,7 @@ class Mesh {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<std::unique_ptr<Pod>> pods_;
   std::vector<Service> services_;
+  std::map<std::string, nlohmann::json> workloads_;  ///< those that are no pods, by uid
   std::map<std::string, nlohmann::json> policies_;
   int version_ = 0;  ///< of the configuration, told by the name of a policy that applies to nothing
   int pods_planned_ = 0;

@@ -29,6 +29,8 @@ class Connection : public loop::Deferred {
   virtual void on_snapshot() = 0;
   /// There are new certificates: what waited for one goes on.
   virtual void on_certificates() {}
+  /// A name was resolved, or could not be: what waited for one goes on.
+  virtual void on_names() {}
   /// Ends it now, from outside: both sides are reset.
   virtual void cut(telemetry::ResponseFlag flag, const std::string& why) = 0;
   [[nodiscard]] ConnectionInfo info() const;

@@ -31,6 +31,10 @@ Outbound::~Outbound() {
 
 void Outbound::start() {
   timer_.arm(worker_.config.own_workload_timeout, [this] {
+    if (state_ == State::kResolve) {
+      return end(ResponseFlag::kConnect,
+                 "resolve " + destination_.hostname + ": no answer yet (do the node's DNS servers answer?)");
+    }
     end(ResponseFlag::kIdentityError, state_ == State::kWorkload
                                           ? "the pod's own workload is not known yet (is the control plane reachable?)"
                                           : "no certificate for the pod's identity yet (is the CA reachable?)");
@@ -39,7 +43,7 @@ void Outbound::start() {
 }
 
 void Outbound::on_snapshot() {
-  if (state_ == State::kWorkload || state_ == State::kCertificate) advance();
+  if (state_ == State::kWorkload || state_ == State::kResolve || state_ == State::kCertificate) advance();
 }
 
 void Outbound::on_certificates() {
@@ -51,6 +55,7 @@ void Outbound::advance() {
   const state::WorkloadPtr own = own_workload();
   if (own == nullptr) return;
   if (state_ == State::kWorkload && !choose_destination(own)) return;
+  if (!destination_.hostname.empty() && !resolve(*own)) return;
   if (destination_.kind != state::Destination::Kind::kHbone) return dial_direct();
   if (worker_.certificates.get(own->identity()) == nullptr) {
     worker_.node.want_certificate(own->identity());
@@ -66,17 +71,24 @@ bool Outbound::choose_destination(const state::WorkloadPtr& own) {
   result_.destination = {original_, nullptr, {}};
   result_.hbone = {};
   result_.mutual_tls = false;
+  named_.reset();
   destination_ = worker_.state->route(*own, original_, worker_.random(), avoid_.get());
+  return take_destination(*own);
+}
+
+/// Writes down where it goes. False where it must not.
+bool Outbound::take_destination(const state::Workload& own) {
   result_.destination.workload = destination_.workload;
   result_.service = destination_.service;
   if (destination_.kind == state::Destination::Kind::kRefused) {
     attempt_failed(ResponseFlag::kConnect, destination_.reason, Again::kNo);
     return false;
   }
+  if (!destination_.hostname.empty()) return true;
   if (destination_.kind == state::Destination::Kind::kHbone) {
     result_.destination.endpoint = destination_.target;
     result_.hbone = destination_.hbone;
-    result_.source.identity = own->identity();
+    result_.source.identity = own.identity();
     result_.mutual_tls = true;
   } else if (destination_.kind == state::Destination::Kind::kDirect) {
     result_.destination.endpoint = destination_.target;
@@ -209,11 +221,13 @@ bool Outbound::may_try_again(Again again) {
   const state::WorkloadPtr own = own_workload();
   if (tried_again_ || own == nullptr || destination_.workload == nullptr) return false;
   tried_again_ = true;
-  const auto other = worker_.state->route(*own, original_, worker_.random(), destination_.workload.get());
-  const bool has_other = destination_.service != nullptr && other.workload != nullptr &&
-                         other.workload != destination_.workload && other.kind != state::Destination::Kind::kRefused;
-  if (has_other) avoid_ = destination_.workload;
-  return has_other || again == Again::kAnywhere;
+  // A name that leads to a mesh workload is still the endpoint that failed.
+  const state::WorkloadPtr failed = named_ ? named_->endpoint : destination_.workload;
+  const auto other = worker_.state->route(*own, original_, worker_.random(), failed.get());
+  const bool has_other = destination_.service != nullptr && other.workload != nullptr && other.workload != failed &&
+                         other.kind != state::Destination::Kind::kRefused;
+  if (has_other) avoid_ = failed;
+  return has_other || has_other_address() || again == Again::kAnywhere;
 }
 
 void Outbound::take_back_application() {

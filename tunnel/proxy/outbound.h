@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tunnel/hbone/pool.h"
@@ -12,10 +13,10 @@
 namespace weft::proxy {
 
 /// A connection that an application of the pod opened and that capture brought here. Its phases in order:
-/// own workload known -> destination chosen -> (mesh) certificate -> tunnel -> CONNECT answered -> copy,
-/// or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address. An attempt that
-/// fails before a byte of the application has gone anywhere is made once more, at another endpoint where the service
-/// has one; what the peer says it has not even looked at is asked again.
+/// own workload known -> destination chosen -> (a name) its address -> (mesh) certificate -> tunnel -> CONNECT answered
+/// -> copy, or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address. An
+/// attempt that fails before a byte of the application has gone anywhere is made once more, at another endpoint where
+/// the service has one; what the peer says it has not even looked at is asked again.
 class Outbound final : public Connection, private StreamPump::Events, private hbone::TunnelRequest {
  public:
   /// `original` is where the application wanted to go, `source` its own end.
@@ -28,11 +29,13 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
 
   void on_snapshot() override;
   void on_certificates() override;
+  void on_names() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
 
  private:
   enum class State : std::uint8_t {
     kWorkload,     ///< waits for the pod's own workload
+    kResolve,      ///< waits for the addresses of the endpoint's name
     kCertificate,  ///< waits for a certificate of the pod's identity
     kTunnel,       ///< waits for a tunnel
     kAnswer,       ///< CONNECT is sent
@@ -45,6 +48,9 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   [[nodiscard]] const char* direction() const override;
   void advance();
   bool choose_destination(const state::WorkloadPtr& own);
+  bool take_destination(const state::Workload& own);
+  bool resolve(const state::Workload& own);
+  bool has_other_address();
   void request_tunnel(const state::Workload& own);
   void dial_direct();
   /// What may be done about an attempt that failed.
@@ -79,7 +85,15 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   /// The pumps of attempts that failed: they may be on the call stack.
   std::vector<std::unique_ptr<StreamPump>> spent_streams_;
   std::unique_ptr<SocketPump> spent_direct_;
+  /// The endpoint that is a name, where this attempt's is.
+  struct Named {
+    state::WorkloadPtr endpoint;
+    std::string hostname;
+    IpAddress address;  ///< of it, the one that is dialled
+  };
+  std::optional<Named> named_;
   state::WorkloadPtr avoid_;  ///< the endpoint that failed
+  IpAddress avoid_address_;   ///< the address of a name that failed
   bool tried_again_ = false;
   int unlooked_at_ = 0;        ///< attempts that the peer did not look at
   std::string first_failure_;  ///< of the attempt before this one

@@ -37,6 +37,7 @@ class Worker::Impl {
   void run();
   void set_state(std::shared_ptr<const state::State> state);
   void on_certificates();
+  void on_names();
   void add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners);
   void remove_pod(std::uint32_t slot);
   [[nodiscard]] std::vector<ConnectionInfo> list_connections();
@@ -97,6 +98,10 @@ void Worker::Impl::set_state(std::shared_ptr<const state::State> state) {
 void Worker::Impl::on_certificates() {
   inbound_.go_on();
   context_.connections.for_each([](Connection& connection) { connection.on_certificates(); });
+}
+
+void Worker::Impl::on_names() {
+  context_.connections.for_each([](Connection& connection) { connection.on_names(); });
 }
 
 void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, PodListeners listeners) {
@@ -245,6 +250,10 @@ void Worker::set_state(std::shared_ptr<const state::State> state) {
 
 void Worker::certificates_changed() {
   impl_->loop().post([this] { impl_->on_certificates(); });
+}
+
+void Worker::names_changed() {
+  impl_->loop().post([this] { impl_->on_names(); });
 }
 
 void Worker::add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners) {

@@ -13,6 +13,7 @@
 #include "tunnel/base/ip.h"
 #include "tunnel/hbone/cert_store.h"
 #include "tunnel/loop/event_loop.h"
+#include "tunnel/state/names.h"
 #include "tunnel/state/state.h"
 #include "tunnel/telemetry/metrics.h"
 
@@ -28,6 +29,9 @@ class Node {
   virtual Result<void> tag_socket(int fd) = 0;
   /// Asks for a certificate; called again and again while connections of `identity` wait. Returns at once.
   virtual void want_certificate(const state::Identity& identity) = 0;
+  /// What is known of a name's addresses; where they are pending, names_changed() of the workers follows. Returns at
+  /// once.
+  virtual state::NameAnswer resolve(const std::string& hostname) = 0;
 };
 
 /// An enrolled pod of this node. Immutable.
@@ -84,6 +88,8 @@ class Worker {
   void set_state(std::shared_ptr<const state::State> state);
   /// A certificate arrived: connections that wait for it go on.
   void certificates_changed();
+  /// A name was looked up: connections that wait for one ask again.
+  void names_changed();
   /// Takes the listeners; they accept from the next turn on. A pod in the same slot is removed first.
   void add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners);
   /// Closes the pod's listeners, connections and tunnels, then calls `done` on the worker's thread.

@@ -18,10 +18,6 @@ struct LeftOut {
   const Workload* in_other_network = nullptr;
 };
 
-bool accepts(IpFamilies families, const IpAddress& address) {
-  return families == IpFamilies::kDual || address.is_v4() == (families == IpFamilies::kIpv4);
-}
-
 /// The port to dial: the endpoint's own word goes before the service's. A service that leaves the port to the workload
 /// (0, a named port) cannot use an endpoint that names its ports but not this one.
 std::optional<std::uint16_t> target_port(const Service& service, const ServiceEndpoint& endpoint, std::uint16_t port) {
@@ -72,7 +68,7 @@ std::vector<Candidate> usable(const State& state, const Workload& source, const 
     }
     const IpAddress address = address_of(workload, original.address, service.ip_families.value_or(IpFamilies::kDual));
     const auto port = target_port(service, endpoint, original.port);
-    if (!address.valid()) {
+    if (!address.valid() && !is_name(workload)) {
       ++left_out.no_address;
     } else if (!port) {
       ++left_out.no_port;
@@ -115,7 +111,7 @@ std::string why_none(const Service& service, const LeftOut& left_out) {
   add(left_out.unhealthy, "unhealthy");
   add(left_out.no_capacity, "with capacity 0");
   add(left_out.no_port, "without the port");
-  add(left_out.no_address, "without an address of its family (names are not resolved yet)");
+  add(left_out.no_address, "without an address of its family");
   add(left_out.wrong_locality, "outside the locality that the service demands");
   if (left_out.in_other_network != nullptr) {
     add(left_out.other_network, "on other networks, such as " + left_out.in_other_network->uid + " on network \"" +
@@ -147,6 +143,12 @@ const Candidate& by_weight(const std::vector<Candidate>& candidates, std::uint64
 }
 
 }  // namespace
+
+bool accepts(IpFamilies families, const IpAddress& address) {
+  return families == IpFamilies::kDual || address.is_v4() == (families == IpFamilies::kIpv4);
+}
+
+bool is_name(const Workload& workload) { return workload.addresses.empty() && !workload.hostname.empty(); }
 
 IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies families) {
   IpAddress first;

@@ -12,18 +12,24 @@ namespace weft::state {
 /// The outcome of choosing an endpoint: `workload` is null where none can be used, and `reason` says why.
 struct Choice {
   WorkloadPtr workload;
-  Endpoint target;  ///< the application's address and port there
+  Endpoint target;  ///< the application's address and port there; no address where the workload is a name
   std::string reason;
 };
+
+/// Whether `families` include the family of `address`.
+[[nodiscard]] bool accepts(IpFamilies families, const IpAddress& address);
+
+/// The workload is known by its name alone: its addresses are to be resolved.
+[[nodiscard]] bool is_name(const Workload& workload);
 
 /// The address of `workload` to dial: of the family of `like` where it has one, otherwise its first. Unset where it has
 /// none. `families` limits what is taken.
 [[nodiscard]] IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies families);
 
 /// Chooses among the endpoints of a service that has `original.port`: those in the source's network that have an
-/// address, the port and some capacity, and are healthy or need not be; of these the ones that the service's locality
-/// rules prefer; of these one by weight. `avoid` (may be null) is left out: it has just failed. Pure: `random` alone
-/// decides among equals.
+/// address or a name, the port and some capacity, and are healthy or need not be; of these the ones that the service's
+/// locality rules prefer; of these one by weight. `avoid` (may be null) is left out: it has just failed. Pure: `random`
+/// alone decides among equals.
 [[nodiscard]] Choice choose_endpoint(const State& state, const Workload& source, const Service& service,
                                      const Endpoint& original, std::uint64_t random, const Workload* avoid = nullptr);
 

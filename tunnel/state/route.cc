@@ -29,6 +29,7 @@ Destination to_workload(Destination destination, const Workload& source) {
   const Workload& workload = *destination.workload;
   // A connection that leads back to its own pod never meets the pod's interface: there is nothing to tunnel through.
   const bool is_self = workload.uid == source.uid;
+  if (is_name(workload)) destination.hostname = workload.hostname;
   if (is_self || !speaks_hbone(workload)) {
     destination.kind = Destination::Kind::kDirect;
     return destination;
@@ -107,6 +108,23 @@ Destination State::route(const Workload& source, const Endpoint& original, std::
   }
   if (destination.service) return to_service(*this, std::move(destination), source, original, random, avoid);
   return elsewhere(std::move(destination), source, original);
+}
+
+Destination State::resolved(const Workload& source, Destination named, const IpAddress& address,
+                            std::uint64_t random) const {
+  const std::string what = "resolve " + named.hostname + ": " + address.to_string();
+  named.hostname.clear();
+  named.target.address = address;
+  if (named.kind == Destination::Kind::kHbone) named.hbone.address = address;
+  Destination at = route(source, named.target, random);
+  if (at.kind == Destination::Kind::kUnknown) return named;
+  if (!at.hostname.empty()) {
+    return refused(std::move(named), what + " is of service " + at.service->key() +
+                                         ", whose endpoint is a name again (one name alone is followed)");
+  }
+  if (at.kind == Destination::Kind::kRefused) at.reason = what + ": " + at.reason;
+  at.service = named.service;
+  return at;
 }
 
 }  // namespace weft::state

@@ -45,6 +45,8 @@ struct Destination {
   /// kHbone: URIs of which the server's certificate must carry one.
   std::vector<Identity> expected_identities;
   std::vector<std::string> expected_sans;  ///< the service's subjectAltNames, beside expected_identities
+  /// kDirect, kHbone: the name whose address is missing in `target` (and `hbone`); resolved() puts it in. "" otherwise.
+  std::string hostname;
   std::string reason;
 };
 
@@ -89,6 +91,12 @@ class State {
   /// not chosen among the endpoints of a service. Pure.
   [[nodiscard]] Destination route(const Workload& source, const Endpoint& original, std::uint64_t random,
                                   const Workload* avoid = nullptr) const;
+
+  /// A destination that route() left to be resolved, now that `address` is one of its name's. Where that address is the
+  /// mesh's own, it leads where a connection to it leads, because plaintext to it would be dropped; `service` stays the
+  /// one that was dialled. One level only: an address that leads to a name again is refused. Pure.
+  [[nodiscard]] Destination resolved(const Workload& source, Destination named, const IpAddress& address,
+                                     std::uint64_t random) const;
 
  private:
   struct StringHash {

@@ -49,6 +49,7 @@ TEST(AgentConfig, HasDefaults) {
   EXPECT_EQ(c.socket, "/run/weft/agent.sock");
   EXPECT_EQ(c.bpf_root, "/sys/fs/bpf/weft");
   EXPECT_EQ(c.run_dir, "/run/weft");
+  EXPECT_EQ(c.resolv_conf, "/etc/resolv.conf");
   EXPECT_EQ(c.admin.to_string(), "127.0.0.1:15000");
   EXPECT_EQ(c.metrics.to_string(), "0.0.0.0:15020");
   EXPECT_EQ(c.ready.to_string(), "0.0.0.0:15021");
@@ -134,6 +135,8 @@ TEST(AgentConfig, RefusesBadValuesByName) {
   EXPECT_THAT(refused({"--log-level", "loud"}), HasSubstr("--log-level: \"loud\": expected error, warn"));
   EXPECT_THAT(refused({"--log-format", "xml"}), HasSubstr("--log-format"));
   EXPECT_THAT(refused({"--socket", "agent.sock"}), HasSubstr("--socket: \"agent.sock\": expected an absolute path"));
+  EXPECT_THAT(refused({"--resolv-conf", "resolv.conf"}),
+              HasSubstr("--resolv-conf: \"resolv.conf\": expected an absolute"));
   EXPECT_THAT(refused({"--ca-dir", ""}), HasSubstr("weftctl ca init"));
   EXPECT_THAT(refused({"--max-pods", "0"}), HasSubstr("--max-pods"));
   EXPECT_THAT(refused({"--drain-timeout-ms", "-1"}), HasSubstr("--drain-timeout-ms"));

@@ -18,6 +18,7 @@ using ::testing::Pair;
 struct NoNode final : Node {
   Result<void> tag_socket(int /*fd*/) override { return {}; }
   void want_certificate(const state::Identity& /*identity*/) override {}
+  state::NameAnswer resolve(const std::string& /*hostname*/) override { return {}; }
 };
 
 /// A connection that carries what the test says.

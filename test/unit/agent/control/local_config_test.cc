@@ -355,12 +355,35 @@ TEST(LocalConfigErrors, MissingFields) {
             "weft.yaml:2: workloads[0].namespace: missing");
   EXPECT_EQ(error_of("workloads:\n- {namespace: ns, workloadIps: [10.0.0.1]}\n"),
             "weft.yaml:2: workloads[0].name: missing: expected name, or uid");
-  EXPECT_EQ(error_of("workloads:\n- {name: a, namespace: ns}\n"),
-            "weft.yaml:2: workloads[0].workloadIps: missing: expected at least one address");
+  EXPECT_EQ(
+      error_of("workloads:\n- {name: a, namespace: ns}\n"),
+      "weft.yaml:2: workloads[0].workloadIps: missing: expected at least one address, or hostname, a name to look "
+      "up");
   EXPECT_EQ(error_of("services:\n- {name: a, namespace: ns, hostname: h}\n"),
             "weft.yaml:2: services[0].ports: missing");
   EXPECT_EQ(error_of("policies:\n- {name: a, namespace: ns, scope: Global, action: Deny}\n"),
             "weft.yaml:2: policies[0].rules: missing");
+}
+
+TEST(LocalConfig, AWorkloadMayBeANameAlone) {
+  const auto input = parsed(
+      "workloads: [{name: api, namespace: shop, hostname: api.example.com, services: {shop/api.test: {80: 443}}}]");
+  ASSERT_EQ(input.workloads.size(), 1U);
+  EXPECT_EQ(input.workloads[0].hostname, "api.example.com");
+  EXPECT_TRUE(input.workloads[0].addresses.empty());
+  EXPECT_EQ(input.workloads[0].protocol, state::TunnelProtocol::kTcp);
+}
+
+TEST(LocalConfigErrors, ANameToLookUpMustBeOne) {
+  for (const char* name : {"'*.example.com'", "10.0.0.1", "a..b", "'a b'"}) {
+    EXPECT_THAT(error_of(std::string("workloads:\n- {name: a, namespace: ns, hostname: ") + name + "}\n"),
+                HasSubstr("workloads[0].hostname: "))
+        << name;
+    EXPECT_EQ(error_of(std::string("workloads:\n- {name: a, namespace: ns, workloadIps: [10.0.0.1], hostname: ") +
+                       name + "}\n"),
+              "accepted")
+        << "with addresses it is not looked up";
+  }
 }
 
 TEST(LocalConfigErrors, Values) {
