@@ -27,6 +27,8 @@ Outcome combine(const std::optional<Outcome>& v4, const std::optional<Outcome>& 
     out.definite = out.definite && one->definite;
   }
   if (!out.addresses.empty()) {
+    // What has not come may well exist: one lost datagram must not hide a family for as long as the other one's TTL.
+    out.partial = !v4 || !v6 || !out.definite;
     out.definite = true;
     out.reason.clear();
   }

@@ -8,6 +8,17 @@ namespace weft::dns {
 
 using state::NameAnswer;
 
+namespace {
+
+/// Whether `known` has addresses of a family that `fresh` has none of.
+bool has_more_families(const std::vector<IpAddress>& known, const std::vector<IpAddress>& fresh) {
+  return std::ranges::any_of(known, [&](const IpAddress& one) {
+    return std::ranges::none_of(fresh, [&](const IpAddress& other) { return one.is_v4() == other.is_v4(); });
+  });
+}
+
+}  // namespace
+
 NameCache::Found NameCache::find(const std::string& name, SteadyTime now) {
   auto at = names_.find(name);
   if (at == names_.end()) {
@@ -54,9 +65,12 @@ bool NameCache::store(const std::string& name, const Outcome& outcome, SteadyTim
   Entry& entry = at->second;
   entry.looking = false;
   entry.asked = false;
-  if (!outcome.addresses.empty()) {
+  if (outcome.partial && now < entry.stale_until && has_more_families(*entry.addresses, outcome.addresses)) {
+    entry.failed_until = now + limits_.failure;
+  } else if (!outcome.addresses.empty()) {
+    const seconds ttl = outcome.partial ? std::min(outcome.ttl, limits_.failure) : outcome.ttl;
     entry.addresses = std::make_shared<const std::vector<IpAddress>>(outcome.addresses);
-    entry.fresh_until = now + std::clamp(outcome.ttl, limits_.ttl_min, limits_.ttl_max);
+    entry.fresh_until = now + std::clamp(ttl, limits_.ttl_min, limits_.ttl_max);
     entry.stale_until = entry.fresh_until + limits_.stale;
     entry.failed_until = SteadyTime();
   } else {

@@ -38,7 +38,8 @@ class NameCache {
   Found find(const std::string& name, SteadyTime now);
 
   /// Takes what looking up came to. A definite "there is none" replaces addresses; a mere failure leaves them to be
-  /// used while they are stale. True where somebody waits for the name.
+  /// used while they are stale, and so does an answer for one family alone where addresses of both are known; where
+  /// they are not it counts no longer than a failure. True where somebody waits for the name.
   bool store(const std::string& name, const Outcome& outcome, SteadyTime now);
 
   /// Forgets what is past its time, and gives the names to look up again: those whose time is over and that somebody

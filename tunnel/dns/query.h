@@ -18,6 +18,8 @@ struct Outcome {
   /// Without addresses: a server has said that there are none, as opposed to nobody having given an answer.
   bool definite = false;
   std::string reason;  ///< without addresses
+  /// With addresses: of one family alone, because nobody has given an answer for the other one.
+  bool partial = false;
 };
 
 struct QuerySettings {

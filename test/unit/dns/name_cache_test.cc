@@ -15,6 +15,8 @@ using Kind = state::NameAnswer::Kind;
 
 IpAddress ip(const char* text) { return IpAddress::parse(text).value(); }
 Outcome found(const char* address, seconds ttl) { return {{ip(address)}, ttl, true, {}}; }
+/// An answer for one family, and none for the other.
+Outcome half(const char* address, seconds ttl) { return combine(found(address, ttl), std::nullopt); }
 Outcome none(const char* reason) { return {{}, {}, true, reason}; }
 Outcome failed(const char* reason) { return {{}, {}, false, reason}; }
 
@@ -91,6 +93,40 @@ TEST_F(NameCacheTest, ANewAnswerReplacesTheOldOne) {
   find();
   store(none("no such name"));
   EXPECT_EQ(known(), "no such name") << "that is an answer, not a failure to get one";
+}
+
+TEST_F(NameCacheTest, OneFamilyAloneDoesNotHideTheOther) {
+  const auto addresses = [&] { return *find().answer.addresses; };
+  find();
+  store(half("2001:db8::1", seconds(300)));
+  EXPECT_THAT(addresses(), ElementsAre(ip("2001:db8::1")));
+  clock_.advance(milliseconds(4'999));
+  EXPECT_FALSE(find().look_up);
+  clock_.advance(milliseconds(1));
+  EXPECT_TRUE(find().look_up) << "the other family may exist";
+  store(combine(found("192.0.2.1", seconds(10)), found("2001:db8::1", seconds(10))));
+  clock_.advance(seconds(10));
+  find();
+  store(half("2001:db8::2", seconds(300)));
+  EXPECT_THAT(addresses(), ElementsAre(ip("192.0.2.1"), ip("2001:db8::1"))) << "a whole answer that may still be used";
+  clock_.advance(seconds(5));
+  EXPECT_TRUE(find().look_up);
+  store(half("192.0.2.2", seconds(300)));
+  clock_.advance(seconds(55));
+  EXPECT_TRUE(find().look_up);
+  store(half("192.0.2.2", seconds(300)));
+  EXPECT_THAT(addresses(), ElementsAre(ip("192.0.2.2"))) << "60 s behind its time that is over";
+}
+
+TEST_F(NameCacheTest, AFamilyThatIsSaidNotToExistIsNotMissed) {
+  find();
+  store(combine(found("192.0.2.1", seconds(10)), found("2001:db8::1", seconds(10))));
+  clock_.advance(seconds(10));
+  find();
+  store(combine(found("192.0.2.2", seconds(30)), none("no address")));
+  EXPECT_THAT(*find().answer.addresses, ElementsAre(ip("192.0.2.2")));
+  clock_.advance(milliseconds(29'999));
+  EXPECT_FALSE(find().look_up);
 }
 
 TEST_F(NameCacheTest, AFailureCountsForFiveSeconds) {
