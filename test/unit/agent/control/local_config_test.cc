@@ -365,27 +365,6 @@ TEST(LocalConfigErrors, MissingFields) {
             "weft.yaml:2: policies[0].rules: missing");
 }
 
-TEST(LocalConfig, AWorkloadMayBeANameAlone) {
-  const auto input = parsed(
-      "workloads: [{name: api, namespace: shop, hostname: api.example.com, services: {shop/api.test: {80: 443}}}]");
-  ASSERT_EQ(input.workloads.size(), 1U);
-  EXPECT_EQ(input.workloads[0].hostname, "api.example.com");
-  EXPECT_TRUE(input.workloads[0].addresses.empty());
-  EXPECT_EQ(input.workloads[0].protocol, state::TunnelProtocol::kTcp);
-}
-
-TEST(LocalConfigErrors, ANameToLookUpMustBeOne) {
-  for (const char* name : {"'*.example.com'", "10.0.0.1", "a..b", "'a b'"}) {
-    EXPECT_THAT(error_of(std::string("workloads:\n- {name: a, namespace: ns, hostname: ") + name + "}\n"),
-                HasSubstr("workloads[0].hostname: "))
-        << name;
-    EXPECT_EQ(error_of(std::string("workloads:\n- {name: a, namespace: ns, workloadIps: [10.0.0.1], hostname: ") +
-                       name + "}\n"),
-              "accepted")
-        << "with addresses it is not looked up";
-  }
-}
-
 TEST(LocalConfigErrors, Values) {
   EXPECT_EQ(workload_error("capacity: -1"),
             "weft.yaml:6: workloads[1].capacity: \"-1\": expected a number from 0 to 4294967295");
