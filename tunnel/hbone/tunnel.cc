@@ -88,15 +88,12 @@ bool Tunnel::connected() {
 
 /// One go at once; a peer that sends much waits for its turn among the others that do.
 void Tunnel::read_socket() {
-  if (!read_queued_ && read_some(loop::kLightQuantum)) queue_read();
+  if (!read_rest_.queued() && read_some(loop::kLightQuantum)) queue_read();
 }
 
 void Tunnel::queue_read() {
-  read_queued_ = true;
-  context_.loop.bulk([this, alive = alive_] {
-    if (!*alive) return;
-    read_queued_ = false;
-    if (state_ != State::kClosed && read_some(loop::kBulkQuantum)) queue_read();
+  read_rest_.queue(context_.loop, [this] {
+    if (read_some(loop::kBulkQuantum)) queue_read();
   });
 }
 
@@ -210,7 +207,7 @@ void Tunnel::on_ping_timer() {
 }
 
 void Tunnel::schedule_flush() {
-  if (flush_scheduled_ || flush_queued_ || state_ == State::kClosed) return;
+  if (flush_scheduled_ || flush_rest_.queued() || state_ == State::kClosed) return;
   flush_scheduled_ = true;
   context_.loop.at_turn_end([this, alive = alive_] {
     if (!*alive) return;
@@ -235,12 +232,7 @@ void Tunnel::flush(std::size_t at_most) {
     }
   }
   if (go_bytes_ >= go_limit_ && writable_) {
-    if (std::exchange(flush_queued_, true)) return;
-    context_.loop.bulk([this, alive = alive_] {
-      if (!*alive) return;
-      flush_queued_ = false;
-      flush(loop::kBulkQuantum);
-    });
+    flush_rest_.queue(context_.loop, [this] { flush(loop::kBulkQuantum); });
     return;
   }
   if (session_ != nullptr && tls_->output().empty() &&
@@ -319,6 +311,8 @@ void Tunnel::fail(const std::string& why) {
   timer_.cancel();
   ping_timer_.cancel();
   pause_timer_.cancel();
+  read_rest_.cancel();
+  flush_rest_.cancel();
   watcher_.reset();
   // The streams hear of the end when the object goes; the socket says FIN (or RST, where input was left) already now.
   fd_.reset();

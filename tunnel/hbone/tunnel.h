@@ -144,11 +144,10 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   bool draining_ = false;
   bool goaway_sent_ = false;
   bool flush_scheduled_ = false;
-  bool flush_queued_ = false, read_queued_ = false;  ///< waits among the loop's bulk work
-  bool peer_finished_ = false;                       ///< close_notify arrived
-  bool fin_seen_ = false;                            ///< the socket's own end was reported: read on until it shows
-  bool heard_ = false;                               ///< the peer has sent HTTP/2: it accepted our certificate
-  std::size_t go_bytes_ = 0;                         ///< handed to encryption in this go
+  bool peer_finished_ = false;  ///< close_notify arrived
+  bool fin_seen_ = false;       ///< the socket's own end was reported: read on until it shows
+  bool heard_ = false;          ///< the peer has sent HTTP/2: it accepted our certificate
+  std::size_t go_bytes_ = 0;    ///< handed to encryption in this go
   std::size_t go_limit_ = 0;
   int unanswered_pings_ = 0;
   Endpoint peer_, local_;
@@ -160,6 +159,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   loop::Timer timer_;
   loop::Timer ping_timer_;
   loop::Timer pause_timer_;
+  loop::BulkTask read_rest_, flush_rest_;
   /// What its streams keep for applications that read slowly, in bytes.
   std::shared_ptr<std::size_t> kept_ = std::make_shared<std::size_t>(0);
   /// Outlives the tunnel in tasks of the loop that must not touch it any more.

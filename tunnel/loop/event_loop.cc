@@ -74,6 +74,20 @@ void Timer::cancel() {
   }
 }
 
+void BulkTask::queue(EventLoop& loop, std::function<void()> work) {
+  if (queued()) return;
+  loop_ = &loop;
+  work_ = std::move(work);
+  place_ = loop.bulk_.insert(loop.bulk_.end(), this);
+}
+
+void BulkTask::cancel() {
+  if (!queued()) return;
+  loop_->bulk_.erase(*place_);
+  place_.reset();
+  work_ = nullptr;
+}
+
 EventLoop::EventLoop(const Clock& clock) : clock_(clock) {}
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create(const Clock& clock) {
@@ -97,6 +111,7 @@ EventLoop::~EventLoop() {
     if (entry->owner != nullptr) entry->owner->entry_ = nullptr;
     delete entry;
   }
+  while (!bulk_.empty()) bulk_.front()->cancel();
 }
 
 Result<Watcher> EventLoop::watch(int fd, std::uint32_t events, Watcher::Handler handler, bool level) {
@@ -169,9 +184,10 @@ void EventLoop::run_bulk() {
   if (bulk_.empty()) return;
   const SteadyTime until = now() + kBulkTime;
   for (int i = 0; i < kBulkTasks && !bulk_.empty(); ++i) {
-    const auto task = std::move(bulk_.front());
-    bulk_.pop_front();
-    task();
+    // Out of the task first: the work may queue it again or destroy it.
+    const auto work = std::exchange(bulk_.front()->work_, nullptr);
+    bulk_.front()->cancel();
+    work();
     if (now() >= until) break;
   }
 }

@@ -3,10 +3,11 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "tunnel/base/clock.h"
@@ -17,7 +18,7 @@ namespace weft::loop {
 
 class EventLoop;
 
-/// What a connection may move in one go, in bytes: when an event is handled, and when it is its turn in bulk().
+/// What a connection may move in one go, in bytes: when an event is handled, and when it is its turn as a BulkTask.
 inline constexpr std::size_t kLightQuantum = 16U << 10;
 inline constexpr std::size_t kBulkQuantum = 128U << 10;
 
@@ -68,6 +69,28 @@ class Timer {
   Entry* entry_ = nullptr;
 };
 
+/// The rest of what was too much for one go (kLightQuantum): runs in a coming turn, after whatever else is ready then,
+/// when it is its turn among all such tasks. One task moves at most kBulkQuantum; a turn takes as many as fit in a
+/// quarter of a millisecond, so that whoever has little to say waits no longer than that, however many have much. RAII:
+/// destroying it cancels. Only on the loop's thread.
+class BulkTask {
+ public:
+  BulkTask() = default;
+  BulkTask(const BulkTask&) = delete;
+  BulkTask& operator=(const BulkTask&) = delete;
+  ~BulkTask() { cancel(); }
+  /// Does nothing while it waits already. `work` may queue it again, and may destroy it.
+  void queue(EventLoop& loop, std::function<void()> work);
+  void cancel();
+  [[nodiscard]] bool queued() const { return place_.has_value(); }
+
+ private:
+  friend class EventLoop;
+  EventLoop* loop_ = nullptr;
+  std::function<void()> work_;
+  std::optional<std::list<BulkTask*>::iterator> place_;
+};
+
 /// One thread's epoll loop. Everything but post() and stop() belongs to the thread that calls run().
 class EventLoop {
  public:
@@ -86,11 +109,6 @@ class EventLoop {
   /// Runs `task` at the end of this turn, before the loop sleeps again: for work that many events of one turn ask for
   /// once.
   void at_turn_end(std::function<void()> task) { turn_end_.push_back(std::move(task)); }
-  /// Runs `task` in a coming turn, after whatever else is ready then, when it is its turn among all such tasks: for the
-  /// rest of what was too much for one go (kLightQuantum). One task moves at most kBulkQuantum; a turn takes as many as
-  /// fit in a quarter of a millisecond, so that whoever has little to say waits no longer than that, however many have
-  /// much.
-  void bulk(std::function<void()> task) { bulk_.push_back(std::move(task)); }
   /// Runs `task` in the next turn, after whatever else is ready then.
   void next_turn(std::function<void()> task) { next_turn_.push_back(std::move(task)); }
   void defer_delete(std::unique_ptr<Deferred> object) { graveyard_.push_back(std::move(object)); }
@@ -109,6 +127,7 @@ class EventLoop {
  private:
   friend class Watcher;
   friend class Timer;
+  friend class BulkTask;
   explicit EventLoop(const Clock& clock);
   void remove(Watcher::Entry* entry);
   [[nodiscard]] int wait_ms(milliseconds max_wait);
@@ -134,7 +153,7 @@ class EventLoop {
   std::uint64_t timer_sequence_ = 0;
   std::vector<std::function<void()>> turn_end_;
   std::vector<std::function<void()>> next_turn_;
-  std::deque<std::function<void()>> bulk_;
+  std::list<BulkTask*> bulk_;  ///< the next one first
   std::vector<std::unique_ptr<Deferred>> graveyard_;
   std::vector<std::unique_ptr<Watcher::Entry>> dead_watchers_;
 };

@@ -9,9 +9,6 @@
 #include "tunnel/base/sys.h"
 
 namespace weft::proxy {
-AppSocket::~AppSocket() {
-  if (flush_queued_) *flush_queued_ = false;
-}
 
 Result<void> AppSocket::open(loop::EventLoop& loop, Fd fd, bool connecting, AppSocketEvents& events) {
   fd_ = std::move(fd);
@@ -108,13 +105,7 @@ Result<std::size_t> AppSocket::write(std::span<const std::byte> bytes) {
 
 /// What had to be kept belongs to somebody who sends more than is taken: it goes when it is its turn.
 void AppSocket::queue_flush() {
-  if (flush_queued_) return;
-  flush_queued_ = std::make_shared<bool>(true);
-  loop_->bulk([this, alive = flush_queued_] {
-    if (!*alive) return;
-    flush_queued_.reset();
-    if (is_open()) flush();
-  });
+  flush_rest_.queue(*loop_, [this] { flush(); });
 }
 
 void AppSocket::flush() {
@@ -145,12 +136,14 @@ void AppSocket::finish_writes() {
 
 Fd AppSocket::release() {
   watcher_.reset();
+  flush_rest_.cancel();
   return std::move(fd_);
 }
 
 void AppSocket::close(bool with_reset) {
   if (!is_open()) return;
   watcher_.reset();
+  flush_rest_.cancel();
   if (with_reset) {
     const linger now{1, 0};
     ::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);

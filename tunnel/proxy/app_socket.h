@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -34,7 +33,6 @@ class AppSocketEvents {
 class AppSocket {
  public:
   AppSocket() = default;
-  ~AppSocket();
   AppSocket(const AppSocket&) = delete;
   AppSocket& operator=(const AppSocket&) = delete;
 
@@ -83,7 +81,7 @@ class AppSocket {
   bool finish_wanted_ = false;
   bool finished_ = false;
   loop::Watcher watcher_;
-  std::shared_ptr<bool> flush_queued_;  ///< false once this is gone; null: nothing waits among the loop's bulk work
+  loop::BulkTask flush_rest_;
 };
 
 }  // namespace weft::proxy

@@ -117,7 +117,7 @@ void SocketPump::start() {
 
 /// One go; the rest waits for its turn among the others that have much.
 void SocketPump::copy(Half& from, std::size_t at_most) {
-  if (!started_ || over_ || from.queued) return;
+  if (!started_ || over_ || from.rest.queued()) return;
   Half& to = other(from);
   if (!from.ended && to.socket.kept() < kKeptHigh) {
     const auto room = scratch_.network().first(at_most);
@@ -130,13 +130,8 @@ void SocketPump::copy(Half& from, std::size_t at_most) {
       from.moved += got->bytes;
       const auto sent = to.socket.write(room.first(got->bytes));
       if (!sent) return break_off(sent.error().message());
-      from.queued = from.socket.readable();
-      if (!from.queued) return;
-      loop_.bulk([this, &from, alive = alive_] {
-        if (!*alive) return;
-        from.queued = false;
-        copy(from, loop::kBulkQuantum);
-      });
+      if (!from.socket.readable()) return;
+      from.rest.queue(loop_, [this, &from] { copy(from, loop::kBulkQuantum); });
     }
   }
   if (left_.socket.writes_finished() && right_.socket.writes_finished()) {

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 
 #include "tunnel/hbone/scratch.h"
@@ -90,7 +89,6 @@ class SocketPump {
  public:
   SocketPump(PumpOwner& owner, hbone::Scratch& scratch, loop::EventLoop& loop)
       : left_(*this), right_(*this), owner_(owner), scratch_(scratch), loop_(loop) {}
-  ~SocketPump() { *alive_ = false; }
   SocketPump(const SocketPump&) = delete;
   SocketPump& operator=(const SocketPump&) = delete;
 
@@ -118,7 +116,7 @@ class SocketPump {
     AppSocket socket;
     std::uint64_t moved = 0;
     bool ended = false;
-    bool queued = false;  ///< waits among the loop's bulk work
+    loop::BulkTask rest;  ///< what is read of it in its turn
   };
   Half& other(Half& half) { return &half == &left_ ? right_ : left_; }
   void copy(Half& from, std::size_t at_most = loop::kLightQuantum);
@@ -131,7 +129,6 @@ class SocketPump {
   std::function<void(const Error*)> right_connected_;
   bool started_ = false;
   bool over_ = false;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace weft::proxy

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
@@ -392,6 +393,77 @@ TEST_F(EventLoopTest, NextTurnRunsAfterWhatIsReadyThenAndDoesNotSleep) {
   loop_->run_once(kLong);
   EXPECT_EQ(seen_.back(), "next");
   EXPECT_THAT(seen_, ElementsAre("event", "next"));
+}
+
+// ---- bulk work
+
+TEST_F(EventLoopTest, BulkWorkRunsOnceAfterWhatIsReadyAndDoesNotSleep) {
+  const Pipe pipe = make_pipe();
+  const Watcher watcher =
+      std::move(*loop_->watch(pipe.read.get(), EPOLLIN, [this](std::uint32_t) { seen_.emplace_back("event"); }));
+  BulkTask task;
+  task.queue(*loop_, [this] { seen_.emplace_back("bulk"); });
+  task.queue(*loop_, [this] { seen_.emplace_back("queued while it waits"); });
+  EXPECT_TRUE(task.queued());
+  pipe.send("x");
+  loop_->run_once(kLong);
+  EXPECT_THAT(seen_, ElementsAre("event", "bulk"));
+  EXPECT_FALSE(task.queued());
+}
+
+TEST_F(EventLoopTest, BulkTasksTakeTurnsAndATurnTakesNoMoreThanItsTime) {
+  BulkTask first, second;
+  const auto work = [this](const char* name) {
+    seen_.emplace_back(name);
+    clock_.advance(milliseconds(1));
+  };
+  const std::function<void()> again = [&] {
+    work("first");
+    first.queue(*loop_, again);
+  };
+  first.queue(*loop_, again);
+  second.queue(*loop_, [&] { work("second"); });
+  turn();
+  EXPECT_THAT(seen_, ElementsAre("first"));
+  turn();
+  turn();
+  EXPECT_THAT(seen_, ElementsAre("first", "second", "first"));
+}
+
+TEST_F(EventLoopTest, ACancelledOrDestroyedBulkTaskDoesNotRun) {
+  BulkTask cancelled;
+  {
+    BulkTask destroyed;
+    destroyed.queue(*loop_, [this] { seen_.emplace_back("destroyed"); });
+    cancelled.queue(*loop_, [this] { seen_.emplace_back("cancelled"); });
+    cancelled.cancel();
+  }
+  turn();
+  EXPECT_THAT(seen_, ElementsAre());
+  cancelled.queue(*loop_, [this] { seen_.emplace_back("queued anew"); });
+  turn();
+  EXPECT_THAT(seen_, ElementsAre("queued anew"));
+}
+
+TEST_F(EventLoopTest, BulkWorkMayDestroyItsOwnTaskAndTheNext) {
+  auto own = std::make_unique<BulkTask>();
+  auto next = std::make_unique<BulkTask>();
+  own->queue(*loop_, [this, &own, &next] {
+    own.reset();
+    next.reset();
+    seen_.emplace_back("own");
+  });
+  next->queue(*loop_, [this] { seen_.emplace_back("next"); });
+  turn();
+  EXPECT_THAT(seen_, ElementsAre("own"));
+}
+
+TEST_F(EventLoopTest, ABulkTaskOutlivesItsLoopUnharmed) {
+  BulkTask task;
+  task.queue(*loop_, [this] { seen_.emplace_back("ran"); });
+  loop_.reset();
+  EXPECT_FALSE(task.queued());
+  EXPECT_THAT(seen_, ElementsAre());
 }
 
 TEST_F(EventLoopTest, DeferredObjectsGoAtTheEndOfTheTurn) {
