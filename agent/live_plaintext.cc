@@ -25,11 +25,11 @@
 
 #include "agent/netns.h"
 #include "tunnel/base/fd.h"
+#include "tunnel/state/workload.h"
 
 namespace weft::agent {
 namespace {
 
-constexpr std::uint16_t kHbonePort = 15008;
 constexpr std::size_t kReplyBytes = 32U << 10;
 constexpr timeval kTimeout{.tv_sec = 2, .tv_usec = 0};
 
@@ -191,7 +191,7 @@ std::vector<Listed> from_outside(const std::vector<Listed>& listening, const std
   const Ends here = ends_of(live);
   std::vector<Listed> out;
   std::ranges::copy_if(live, std::back_inserter(out), [&](const Listed& listed) {
-    return listed.local.port != kHbonePort && ports.contains(listed.local.port) && !has_other_end(here, listed);
+    return listed.local.port != state::kHbonePort && ports.contains(listed.local.port) && !has_other_end(here, listed);
   });
   return out;
 }

@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "tunnel/proxy/inbound_policy.h"
-
 namespace weft::agent {
 namespace {
 
@@ -12,7 +10,6 @@ using state::State;
 using state::Workload;
 using state::WorkloadPtr;
 using Kind = state::Destination::Kind;
-constexpr std::uint16_t kHbonePort = 15008;
 
 ExplainedEndpoint named(ExplainedEndpoint endpoint, const Workload& workload) {
   endpoint.workload_uid = workload.uid;
@@ -52,7 +49,7 @@ ExplainedEndpoint through_tunnel(const ExplainAsked& asked, const state::Destina
     refuse(out, "no pod of this node is enrolled as " + workload.uid + ": nobody answers on port 15008");
   } else if (own.trust_domain != workload.trust_domain) {
     refuse(out, "its trust domain is " + workload.trust_domain + ", which takes no certificate of " + own.trust_domain);
-  } else if (proxy::is_proxy_port(out.target.port) && !workload.native_tunnel) {
+  } else if (state::is_proxy_port(out.target.port) && !workload.native_tunnel) {
     refuse(out, "port " + std::to_string(out.target.port) + " of a pod in the mesh is the tunnel's own");
   } else {
     ask_policy(asked, workload, own, asked.source.address_like(out.hbone.address), out);
@@ -110,7 +107,7 @@ ExplainedEndpoint dialled(const ExplainAsked& asked, const Endpoint& target) {
   }
   ExplainedEndpoint out = in_plaintext(asked, target);
   const bool guarded = asked.source.pod == nullptr || asked.source.pod->registration.host_ifindex != 0;
-  if (guarded && target.port != kHbonePort && in_mesh(asked.mesh, target.address)) {
+  if (guarded && target.port != state::kHbonePort && in_mesh(asked.mesh, target.address)) {
     refuse(out, "the node's guard drops plaintext to an address of the mesh");
   }
   return out;
@@ -137,10 +134,10 @@ void refuse(ExplainedEndpoint& endpoint, std::string reason) {
 ExplainedEndpoint in_plaintext(const ExplainAsked& asked, const Endpoint& target) {
   const PlaintextMode mode = mode_of(asked, target.address);
   ExplainedEndpoint out = endpoint_of(mode.workload, target);
-  if (mode.in_mesh && target.port != kHbonePort) out.inbound = to_string(mode.inbound);
+  if (mode.in_mesh && target.port != state::kHbonePort) out.inbound = to_string(mode.inbound);
   if (!mode.in_mesh) {
     out.reason = "plaintext to what is not in the mesh: " + mode.reason;
-  } else if (target.port == kHbonePort) {
+  } else if (target.port == state::kHbonePort) {
     refuse(out, "port 15008 of a pod in the mesh takes tunnels alone, which begin with TLS");
   } else if (mode.inbound == bpf::InboundPlaintext::kPass) {
     out.reason = "no policy looks at plaintext to it";

@@ -3,34 +3,13 @@
 
 #include <nghttp2/nghttp2.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <string_view>
 
 #include "tunnel/base/clock.h"
+#include "tunnel/base/rate_limit.h"
 
 namespace weft::hbone {
-
-/// Allows `burst` events at once and `per_second` in the long run. One thread.
-class RateLimit {
- public:
-  RateLimit(double burst, double per_second) : burst_(burst), per_second_(per_second), left_(burst) {}
-  /// Counts one event; false when it is one too many.
-  [[nodiscard]] bool take(SteadyTime now) {
-    const double passed = std::chrono::duration<double>(now - last_).count();
-    left_ = std::min(burst_, left_ + std::max(passed, 0.0) * per_second_);
-    last_ = now;
-    if (left_ < 1) return false;
-    left_ -= 1;
-    return true;
-  }
-  /// Allows so many more, though never more than `burst` at once.
-  void give(double events) { left_ = std::min(burst_, left_ + events); }
-
- private:
-  double burst_, per_second_, left_;
-  SteadyTime last_;
-};
 
 /// Judges what an HTTP/2 peer does without carrying anything: frames that cost this side work and bring no payload,
 /// requests that end before they are answered, header lists that are too long. The limits are far above what honest

@@ -47,7 +47,6 @@ class KeptBudget {
  public:
   explicit KeptBudget(std::size_t limit) : limit_(limit) {}
   [[nodiscard]] bool is_over() const { return kept_ > limit_; }
-  [[nodiscard]] std::size_t kept() const { return kept_; }
 
  private:
   friend class KeptShare;

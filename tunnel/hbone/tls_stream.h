@@ -9,7 +9,7 @@
 #include <span>
 
 #include "tunnel/base/error.h"
-#include "tunnel/hbone/flood_guard.h"
+#include "tunnel/base/rate_limit.h"
 #include "tunnel/loop/buffer.h"
 
 namespace weft::hbone {

@@ -64,7 +64,7 @@ bool Inbound::check_request() {
   if (std::ranges::find(pod_->addresses, application_.address) == pod_->addresses.end()) {
     return bad("authority " + headers_.authority + " is not an address of this pod");
   }
-  if (is_proxy_port(application_.port))
+  if (state::is_proxy_port(application_.port))
     return bad("authority " + headers_.authority + " names a port of the proxy itself");
   return true;
 }

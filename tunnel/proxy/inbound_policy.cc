@@ -7,8 +7,6 @@
 
 namespace weft::proxy {
 
-bool is_proxy_port(std::uint16_t port) { return port == 15001 || port == 15006 || port == 15008; }
-
 namespace {
 
 /// The service that telemetry names: the one that the peer says it dialled, if the workload is behind it, or the first

@@ -9,9 +9,6 @@
 
 namespace weft::proxy {
 
-/// The proxy's own ports, which no peer may ask for.
-[[nodiscard]] bool is_proxy_port(std::uint16_t port);
-
 /// Whether the current snapshot allows a connection into a pod. `result.source` says who asks: its endpoint, and the
 /// TLS peer as its identity, unset for plaintext. Fills in what the snapshot knows of both sides, the decision, and
 /// where it is denied the reason. A pod that the snapshot does not know is denied. `service_host` is the service that

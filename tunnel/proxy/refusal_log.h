@@ -5,7 +5,7 @@
 #include <map>
 
 #include "tunnel/base/ip.h"
-#include "tunnel/hbone/flood_guard.h"
+#include "tunnel/base/rate_limit.h"
 #include "tunnel/proxy/worker.h"
 #include "tunnel/telemetry/connection_result.h"
 
@@ -21,7 +21,7 @@ class RefusalLog {
 
  private:
   struct Source {
-    hbone::RateLimit lines{200, 20};
+    RateLimit lines{200, 20};
     std::size_t not_logged = 0;  ///< since `told`
     SteadyTime told, last;
   };

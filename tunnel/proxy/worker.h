@@ -55,7 +55,7 @@ struct WorkerConfig {
   milliseconds connect_timeout{10'000};
   milliseconds own_workload_timeout{5'000};  ///< how long a first connection waits for its workload and certificate
   milliseconds idle_tunnel_timeout{300'000};
-  std::uint16_t hbone_port = 15008;
+  std::uint16_t hbone_port = state::kHbonePort;
   std::size_t window_budget_bytes = 24U << 20;  ///< how much stream windows may grow beyond their start, together
   std::size_t kept_budget_bytes = 64U << 20;    ///< what may be kept for slow readers before their senders are stopped
 };

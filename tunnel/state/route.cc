@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-
 #include "tunnel/state/balance.h"
 #include "tunnel/state/captured.h"
 #include "tunnel/state/state.h"
 
 namespace weft::state {
 namespace {
-
-constexpr std::uint16_t kHbonePort = 15008;
-/// The ports that the mesh's own listeners are known by.
-constexpr std::uint16_t kOwnPorts[] = {15001, 15006, kHbonePort};
 
 Destination refused(Destination destination, std::string reason) {
   destination.kind = Destination::Kind::kRefused;
@@ -92,7 +86,7 @@ Destination State::route(const Workload& source, const Endpoint& original, std::
                          const Workload* avoid) const {
   Destination destination;
   destination.target = original;
-  if (original.address.is_loopback() && std::ranges::find(kOwnPorts, original.port) != std::end(kOwnPorts)) {
+  if (original.address.is_loopback() && is_proxy_port(original.port)) {
     return refused(std::move(destination),
                    "port " + std::to_string(original.port) + " of loopback is the tunnel's own");
   }

@@ -30,10 +30,18 @@ struct NamespacedHostname {
   auto operator<=>(const NamespacedHostname&) const = default;
 };
 
+/// Where a workload takes HBONE.
+inline constexpr std::uint16_t kHbonePort = 15008;
+
+/// The ports that the mesh's own listeners are known by: no peer may ask for them.
+[[nodiscard]] constexpr bool is_proxy_port(std::uint16_t port) {
+  return port == 15001 || port == 15006 || port == kHbonePort;
+}
+
 /// A waypoint or network gateway, by address or by service name.
 struct GatewayAddress {
   std::variant<NetworkAddress, NamespacedHostname> destination;
-  std::uint16_t hbone_mtls_port = 15008;
+  std::uint16_t hbone_mtls_port = kHbonePort;
   auto operator<=>(const GatewayAddress&) const = default;
 };
 
