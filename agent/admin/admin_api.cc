@@ -17,16 +17,7 @@ using nlohmann::json;
 using Sources = std::shared_ptr<const AdminSources>;
 
 HttpResponse json_response(const json& body) {
-  return {.status = 200,
-          .content_type = "application/json",
-          .body = body.dump(2, ' ', false, json::error_handler_t::replace) + "\n"};
-}
-
-HttpResponse text_response(int status, std::string body) {
-  HttpResponse response;
-  response.status = status;
-  response.body = std::move(body) + "\n";
-  return response;
+  return HttpResponse::json(body.dump(2, ' ', false, json::error_handler_t::replace));
 }
 
 HttpResponse config_dump_of(const AdminSources& sources) {
@@ -43,7 +34,7 @@ HttpResponse list_of(const List& items) {
 
 HttpResponse counters_of(const AdminSources& sources) {
   auto counters = sources.metrics.counters();
-  if (!counters) return text_response(500, "read the capture counters: " + counters.error().message());
+  if (!counters) return HttpResponse::text(500, "read the capture counters: " + counters.error().message());
   json list = json::array();
   for (const auto& c : *counters) {
     list.push_back({{"program", c.program}, {"verdict", c.verdict}, {"reason", c.reason}, {"packets", c.packets}});
@@ -74,10 +65,10 @@ HttpResponse status_of(const AdminSources& sources) {
 
 HttpResponse ready_of(const AdminSources& sources) {
   const auto missing = sources.not_ready();
-  if (missing.empty()) return text_response(200, "ready");
+  if (missing.empty()) return HttpResponse::text(200, "ready");
   std::string body = "not ready";
   for (const auto& reason : missing) body += "\n" + reason;
-  return text_response(503, std::move(body));
+  return HttpResponse::text(503, std::move(body));
 }
 
 HttpResponse metrics_of(const AdminSources& sources) {
@@ -90,17 +81,17 @@ HttpResponse metrics_of(const AdminSources& sources) {
 
 HttpResponse logging(const HttpRequest& request, const std::string& level_at_start) {
   const auto level = request.query.find("level");
-  if (level == request.query.end()) return text_response(200, "level=" + log::level());
+  if (level == request.query.end()) return HttpResponse::text(200, "level=" + log::level());
   auto set = log::set_level(level->second == "reset" ? level_at_start : level->second);
-  if (!set) return text_response(400, set.error().message());
+  if (!set) return HttpResponse::text(400, set.error().message());
   log::info("log level changed level={}", log::level());
-  return text_response(200, "level=" + log::level());
+  return HttpResponse::text(200, "level=" + log::level());
 }
 
 /// Changes are for processes of this machine: the admin address may be bound to more than loopback for reading.
 HttpHandler from_loopback(HttpHandler handler) {
   return [handler = std::move(handler)](const HttpRequest& request) {
-    if (!request.from_loopback) return text_response(403, request.path + ": changes are taken from loopback only");
+    if (!request.from_loopback) return HttpResponse::text(403, request.path + ": changes are taken from loopback only");
     return handler(request);
   };
 }
@@ -122,10 +113,10 @@ HttpResponse explain_of(const AdminSources& sources, const HttpRequest& request)
   const auto from = request.query.find("from");
   const auto to = request.query.find("to");
   if (from == request.query.end() || to == request.query.end()) {
-    return text_response(400, "expected ?from=NAMESPACE/POD&to=DESTINATION:PORT");
+    return HttpResponse::text(400, "expected ?from=NAMESPACE/POD&to=DESTINATION:PORT");
   }
   const auto state = sources.state();
-  if (!state) return text_response(503, "no configuration yet: " + sources.source_status());
+  if (!state) return HttpResponse::text(503, "no configuration yet: " + sources.source_status());
   const auto pods = sources.metrics.pods();
   auto explained = agent::explain({.state = *state,
                                    .pods = pods,
@@ -134,7 +125,7 @@ HttpResponse explain_of(const AdminSources& sources, const HttpRequest& request)
                                    .captures_all = sources.captures_all()},
                                   from->second, to->second);
   if (explained) return json_response(to_json(*explained));
-  return text_response(explained.error().code == ErrorCode::kNotFound ? 404 : 400, explained.error().message());
+  return HttpResponse::text(explained.error().code == ErrorCode::kNotFound ? 404 : 400, explained.error().message());
 }
 
 HttpHandler answer(Sources sources, HttpResponse (*make)(const AdminSources&)) {
@@ -167,7 +158,7 @@ HttpRoutes admin_routes(const Sources& sources) {
   routes[{"POST", "/quitquitquit"}] = from_loopback([sources](const HttpRequest&) {
     log::info("stop asked for through the admin API");
     sources->quit();
-    return text_response(200, "shutting down");
+    return HttpResponse::text(200, "shutting down");
   });
   return routes;
 }

@@ -82,13 +82,6 @@ bool read_number(const HttpRequest& request, const char* name, std::optional<std
   return error == std::errc() && end == text.data() + text.size();
 }
 
-HttpResponse refused(int status, const std::string& why) {
-  HttpResponse response;
-  response.status = status;
-  response.body = why + "\n";
-  return response;
-}
-
 }  // namespace
 
 json to_json(const agent::EventAnswer& answer) {
@@ -101,7 +94,7 @@ HttpResponse events_response(const HttpRequest& request, const EventFunction& ev
   agent::EventQuery query;
   std::optional<std::uint64_t> wait_ms;
   if (!read_number(request, "after", query.after) || !read_number(request, "wait_ms", wait_ms)) {
-    return refused(400, "after and wait_ms are numbers");
+    return HttpResponse::text(400, "after and wait_ms are numbers");
   }
   const auto longest = static_cast<std::uint64_t>(agent::EventLog::kMaxWait.count());
   query.wait = milliseconds(std::min(wait_ms.value_or(0), longest));
@@ -109,11 +102,9 @@ HttpResponse events_response(const HttpRequest& request, const EventFunction& ev
   if (!answer) {
     const ErrorCode code = answer.error().code;
     const int status = code == ErrorCode::kUnavailable ? 503 : code == ErrorCode::kDenied ? 429 : 500;
-    return refused(status, answer.error().message());
+    return HttpResponse::text(status, answer.error().message());
   }
-  return {.status = 200,
-          .content_type = "application/json",
-          .body = to_json(*answer).dump(-1, ' ', false, json::error_handler_t::replace) + "\n"};
+  return HttpResponse::json(to_json(*answer).dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 }  // namespace weft::admin

@@ -20,10 +20,17 @@ struct HttpRequest {
   bool from_loopback = false;
 };
 
+inline constexpr int kHttpOk = 200;
+
 struct HttpResponse {
-  int status = 200;
+  int status = kHttpOk;
   std::string content_type = "text/plain; charset=utf-8";
   std::string body;
+
+  /// Plain text for people; the last line's end is added.
+  [[nodiscard]] static HttpResponse text(int status, std::string lines);
+  /// 200 with a JSON document; the last line's end is added.
+  [[nodiscard]] static HttpResponse json(std::string document);
 };
 
 using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;

@@ -18,7 +18,7 @@ using nlohmann::json;
 
 /// How long the agent may hold a query: so long an interrupt may have to wait.
 constexpr int kWaitMs = 500;
-constexpr int kStatusOk = 200, kStatusUnavailable = 503;
+constexpr int kStatusUnavailable = 503;
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -61,8 +61,7 @@ class Monitor {
       auto answer = fetch(path);
       if (!answer) {
         Error& error = answer.error();
-        const bool gone = error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kTimeout;
-        if (followed && gone) error.context = "the agent went away: " + error.context;
+        if (followed && is_unreachable(error)) error.context = "the agent went away: " + error.context;
         return session_.failed(error);
       }
       show(*answer);
@@ -78,10 +77,9 @@ class Monitor {
   [[nodiscard]] Result<json> fetch(const std::string& path) const {
     auto response = session_.ask("GET", path);
     if (!response) return Failure(response.error());
-    if (response->status == kStatusOk) return json::parse(response->body);
-    return fail(response->status == kStatusUnavailable ? ErrorCode::kUnavailable : ErrorCode::kInternal,
-                "GET " + path + " at " + session_.agent.admin + ": status " + std::to_string(response->status) + ": " +
-                    response->body.substr(0, response->body.find('\n')));
+    auto answer = session_.parse(path, *response);
+    if (response->status == kStatusUnavailable) answer.error().code = ErrorCode::kUnavailable;
+    return answer;
   }
 
   [[nodiscard]] bool done() const {

@@ -15,7 +15,6 @@ namespace weft::cli {
 namespace {
 
 using nlohmann::json;
-constexpr int kStatusOk = 200;
 
 /// A list that the agent gives under a path of its own.
 struct Query {
@@ -54,7 +53,7 @@ int run_log_level(const Session& session, const std::string& level) {
   auto answer = session.ask("POST", "/logging" + (level.empty() ? "" : "?level=" + percent_encoded(level)));
   if (!answer) return session.failed(answer.error());
   std::string text = answer->body.substr(0, answer->body.find('\n'));
-  if (answer->status != kStatusOk) {
+  if (answer->status != admin::kHttpOk) {
     return session.failed({ErrorCode::kInternal, 0, "log level at " + session.agent.admin + ": " + text});
   }
   if (text.starts_with("level=")) text.erase(0, text.find('=') + 1);

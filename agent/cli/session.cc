@@ -11,7 +11,6 @@ namespace weft::cli {
 namespace {
 
 using nlohmann::json;
-constexpr int kStatusOk = 200;
 constexpr int kStatusNotFound = 404;
 
 /// The agent says why; a path that it does not have says nothing of use.
@@ -26,9 +25,13 @@ Error unexpected(const AgentOptions& agent, const std::string& path, const admin
 
 }  // namespace
 
+bool is_unreachable(const Error& error) {
+  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kTimeout;
+}
+
 int Session::failed(const Error& error) const {
   err_ << "weftctl: " << error.message() << "\n";
-  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kTimeout ? kUnreachable : kFailed;
+  return is_unreachable(error) ? kUnreachable : kFailed;
 }
 
 int Session::done(const Result<std::string>& result) const {
@@ -53,8 +56,12 @@ Result<admin::HttpResponse> Session::ask(const std::string& method, const std::s
 Result<json> Session::fetch(const std::string& path_and_query) const {
   auto response = ask("GET", path_and_query);
   if (!response) return Failure(response.error());
-  if (response->status != kStatusOk) return Failure(unexpected(agent, path_and_query, *response));
-  json parsed = json::parse(response->body, nullptr, false);
+  return parse(path_and_query, *response);
+}
+
+Result<json> Session::parse(const std::string& path_and_query, const admin::HttpResponse& response) const {
+  if (response.status != admin::kHttpOk) return Failure(unexpected(agent, path_and_query, response));
+  json parsed = json::parse(response.body, nullptr, false);
   if (parsed.is_discarded()) {
     return fail(ErrorCode::kInternal,
                 "GET " + path_and_query + " at " + agent.admin + ": the answer is not JSON (is this weft-agent?)");

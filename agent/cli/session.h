@@ -22,6 +22,9 @@ struct AgentOptions {
   int timeout_ms = 5'000;
 };
 
+/// Whether the error says that the agent cannot be asked: nobody answers there, or not in time.
+[[nodiscard]] bool is_unreachable(const Error& error);
+
 /// One run of weftctl: where it writes, what its command line said, and what is to be done. Sub-commands put themselves
 /// into `action` when they are chosen; it gives the exit code.
 class Session {
@@ -47,6 +50,9 @@ class Session {
   /// What GET answers, parsed. Errors: those of ask(); kInternal with the agent's own words for another status than
   /// 200, and for what is not JSON.
   [[nodiscard]] Result<nlohmann::json> fetch(const std::string& path_and_query) const;
+  /// The same of an answer that ask() gave to GET.
+  [[nodiscard]] Result<nlohmann::json> parse(const std::string& path_and_query,
+                                             const admin::HttpResponse& response) const;
 
  private:
   std::ostream& out_;

@@ -2,12 +2,10 @@
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "agent/cli/commands.h"
 #include "agent/cli/output.h"
 #include "agent/cli/session.h"
-#include "test/unit/agent/admin_fixture.h"
+#include "test/unit/agent/cli_fixture.h"
 #include "tunnel/base/log.h"
 
 namespace weft::cli {
@@ -18,32 +16,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class Weftctl : public admin::test::AdminFixture {
- protected:
-  void SetUp() override {
-    auto server =
-        admin::HttpServer::start("admin", Endpoint::parse("127.0.0.1:0").value(), admin::admin_routes(sources_));
-    ASSERT_TRUE(server) << server.error().message();
-    server_ = std::move(*server);
-  }
-
-  int run_with(std::vector<std::string> arguments) {
-    std::vector<const char*> argv{"weftctl"};
-    for (const auto& argument : arguments) argv.push_back(argument.c_str());
-    std::ostringstream out, err;
-    const int code = run(static_cast<int>(argv.size()), argv.data(), out, err);
-    out_ = out.str();
-    err_ = err.str();
-    return code;
-  }
-  int query(std::vector<std::string> arguments) {
-    arguments.insert(arguments.end(), {"--admin", server_->address().to_string()});
-    return run_with(std::move(arguments));
-  }
-
-  std::unique_ptr<admin::HttpServer> server_;
-  std::string out_, err_;
-};
+using Weftctl = test::WeftctlFixture;
 
 TEST_F(Weftctl, StatusTellsReadyFromNotReady) {
   EXPECT_EQ(query({"status"}), kOk);

@@ -5,11 +5,9 @@
 #include <atomic>
 #include <csignal>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <thread>
 
-#include "agent/cli/commands.h"
-#include "test/unit/agent/admin_fixture.h"
+#include "test/unit/agent/cli_fixture.h"
 
 namespace weft::cli {
 namespace {
@@ -19,14 +17,8 @@ using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-class WeftctlMonitor : public admin::test::AdminFixture {
+class WeftctlMonitor : public test::WeftctlFixture {
  protected:
-  void SetUp() override {
-    auto server =
-        admin::HttpServer::start("admin", Endpoint::parse("127.0.0.1:0").value(), admin::admin_routes(sources_));
-    ASSERT_TRUE(server) << server.error().message();
-    server_ = std::move(*server);
-  }
   /// Events with these sequence numbers behind the first answer, which only says where it begins.
   void give(std::vector<agent::LoggedEvent> events, std::uint64_t lost = 0) {
     events_ = [events = std::move(events), lost](const agent::EventQuery& query) {
@@ -36,18 +28,10 @@ class WeftctlMonitor : public admin::test::AdminFixture {
       return agent::EventAnswer{.next = events.back().sequence, .lost = lost, .events = events};
     };
   }
-  int run_with(std::vector<std::string> arguments) {
-    arguments.insert(arguments.end(), {"--admin", server_->address().to_string()});
-    std::vector<const char*> argv{"weftctl", "monitor"};
-    for (const auto& argument : arguments) argv.push_back(argument.c_str());
-    std::ostringstream out, err;
-    const int code = run(static_cast<int>(argv.size()), argv.data(), out, err);
-    out_ = out.str();
-    err_ = err.str();
-    return code;
+  int monitor(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "monitor");
+    return query(std::move(arguments));
   }
-  std::unique_ptr<admin::HttpServer> server_;
-  std::string out_, err_;
 };
 
 agent::LoggedEvent captured_event(std::uint64_t sequence) {
@@ -61,7 +45,7 @@ agent::LoggedEvent captured_event(std::uint64_t sequence) {
 
 TEST_F(WeftctlMonitor, PrintsALineAnEvent) {
   give({captured_event(11), refused_event(12)});
-  EXPECT_EQ(run_with({"--count", "2"}), kOk) << err_;
+  EXPECT_EQ(monitor({"--count", "2"}), kOk) << err_;
   EXPECT_EQ(out_,
             "22:13:20.001500 shop/client              from_pod    capture TCP  10.0.9.9:40000        -> 10.0.0.5:8080  "
             "       SYN  a new connection to the mesh\n"
@@ -72,7 +56,7 @@ TEST_F(WeftctlMonitor, PrintsALineAnEvent) {
 
 TEST_F(WeftctlMonitor, StopsAtTheCountInTheMiddleOfAnAnswer) {
   give({captured_event(11), refused_event(12), refused_event(13)});
-  EXPECT_EQ(run_with({"--count", "1", "-o", "json"}), kOk);
+  EXPECT_EQ(monitor({"--count", "1", "-o", "json"}), kOk);
   const json line = json::parse(out_);  // one object alone
   EXPECT_EQ(line.at("sequence"), 11);
   EXPECT_EQ(line.at("pod"), "shop/client");
@@ -82,15 +66,15 @@ TEST_F(WeftctlMonitor, ShowsWhatWasAskedFor) {
   auto other = refused_event(13);
   other.pod = "shop/web2";
   give({captured_event(11), refused_event(12), other});
-  EXPECT_EQ(run_with({"--count", "1", "-o", "json", "--drops", "--pod", "shop/web2"}), kOk);
+  EXPECT_EQ(monitor({"--count", "1", "-o", "json", "--drops", "--pod", "shop/web2"}), kOk);
   EXPECT_EQ(json::parse(out_).at("sequence"), 13);
-  EXPECT_EQ(run_with({"--count", "1", "-o", "json", "--drops"}), kOk);
+  EXPECT_EQ(monitor({"--count", "1", "-o", "json", "--drops"}), kOk);
   EXPECT_EQ(json::parse(out_).at("sequence"), 12);
 }
 
 TEST_F(WeftctlMonitor, SaysWhatWasLost) {
   give({refused_event(20)}, 9);
-  EXPECT_EQ(run_with({"--count", "1"}), kOk);
+  EXPECT_EQ(monitor({"--count", "1"}), kOk);
   EXPECT_EQ(err_, "weftctl: 9 events were lost, they came too fast\n");
 }
 
@@ -100,7 +84,7 @@ TEST_F(WeftctlMonitor, AnInterruptIsAnOrderlyEnd) {
       if (query.after) ::kill(::getpid(), signal);
       return agent::EventAnswer{.next = 10, .lost = 0, .events = {}};
     };
-    EXPECT_EQ(run_with({}), kOk);
+    EXPECT_EQ(monitor({}), kOk);
   }
 }
 
@@ -111,10 +95,10 @@ TEST_F(WeftctlMonitor, TheAgentThatGoesAwayIsMissed) {
     return agent::EventAnswer{.next = 10, .lost = 0, .events = {}};
   };
   int code = kOk;
-  std::thread monitor([&] { code = run_with({}); });
+  std::thread following([&] { code = monitor({}); });
   while (!followed) std::this_thread::yield();
   server_.reset();
-  monitor.join();
+  following.join();
   EXPECT_EQ(code, kUnreachable);
   EXPECT_THAT(err_, AllOf(HasSubstr("the agent went away: GET http://127.0.0.1"), HasSubstr("is weft-agent running")));
 }
@@ -124,7 +108,7 @@ TEST_F(WeftctlMonitor, AnAgentThatStopsIsMissedToo) {
     if (query.after) return fail(ErrorCode::kUnavailable, "follow the events: the agent stops");
     return agent::EventAnswer{.next = 10, .lost = 0, .events = {}};
   };
-  EXPECT_EQ(run_with({}), kUnreachable);
+  EXPECT_EQ(monitor({}), kUnreachable);
   EXPECT_THAT(err_, AllOf(HasSubstr("the agent went away: GET /events?"), HasSubstr(": the agent stops\n")));
 }
 
@@ -132,11 +116,11 @@ TEST_F(WeftctlMonitor, SaysWhyItCannotFollow) {
   events_ = [](const agent::EventQuery&) -> Result<agent::EventAnswer> {
     return fail(ErrorCode::kDenied, "follow the events: 4 others do so already, no more can");
   };
-  EXPECT_EQ(run_with({}), kFailed);
+  EXPECT_EQ(monitor({}), kFailed);
   EXPECT_THAT(err_, AllOf(HasSubstr("status 429"), HasSubstr("4 others do so already")));
-  EXPECT_EQ(run_with({"--pod", "web"}), kUsage);
+  EXPECT_EQ(monitor({"--pod", "web"}), kUsage);
   EXPECT_THAT(err_, HasSubstr("expected NAMESPACE/NAME"));
-  EXPECT_EQ(run_with({"--count", "0"}), kUsage);
+  EXPECT_EQ(monitor({"--count", "0"}), kUsage);
 }
 
 }  // namespace
