@@ -8,6 +8,7 @@
 #include <atomic>
 #include <thread>
 
+#include "tunnel/base/clock.h"
 #include "tunnel/base/log.h"
 
 namespace weft::admin {
@@ -125,9 +126,11 @@ Result<HttpResponse> http_request(const Endpoint& address, const std::string& me
   client.set_connection_timeout(seconds, micros);
   client.set_read_timeout(seconds, micros);
   client.set_write_timeout(seconds, micros);
+  const SteadyTime asked = Clock::real().now();
   auto result = method == "POST" ? client.Post(path_and_query.c_str()) : client.Get(path_and_query.c_str());
   if (!result) {
-    const bool late = result.error() == httplib::Error::Read;
+    // The library calls it the same when the time is up and when the connection ends.
+    const bool late = result.error() == httplib::Error::Read && Clock::real().now() - asked >= milliseconds(timeout_ms);
     return fail(late ? ErrorCode::kTimeout : ErrorCode::kUnavailable,
                 method + " http://" + address.to_string() + path_and_query + ": " + httplib::to_string(result.error()) +
                     (late ? " (the agent did not answer in time)"

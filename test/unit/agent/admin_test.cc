@@ -2,8 +2,14 @@
 #include "agent/admin/admin_api.h"
 
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
+#include <array>
+#include <functional>
+#include <future>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "agent/admin/certificate_dump.h"
 #include "test/unit/agent/admin_fixture.h"
@@ -285,6 +291,49 @@ TEST_F(AdminApi, ServesOverHttp) {
   auto closed = http_request(address, "GET", "/pods", 1'000);
   ASSERT_FALSE(closed);
   EXPECT_EQ(closed.error().code, ErrorCode::kUnavailable);
+}
+
+/// Answers one request in no other way than `then` does.
+class SilentServer {
+ public:
+  explicit SilentServer(std::function<void()> then) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    EXPECT_EQ(::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+    EXPECT_EQ(::listen(socket_.get(), 1), 0);
+    EXPECT_EQ(::getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
+    address_ = Endpoint{IpAddress::parse("127.0.0.1").value(), ntohs(address.sin_port)};
+    thread_ = std::jthread([this, then = std::move(then)] {
+      const Fd connection(::accept(socket_.get(), nullptr, nullptr));
+      std::array<char, 1024> request;
+      EXPECT_GT(::recv(connection.get(), request.data(), request.size(), 0), 0);
+      then();
+    });
+  }
+  [[nodiscard]] const Endpoint& address() const { return address_; }
+
+ private:
+  Fd socket_;
+  Endpoint address_;
+  std::jthread thread_;
+};
+
+TEST(HttpRequest, TellsAnAgentThatEndsFromOneThatIsSlow) {
+  const SilentServer ends([] {});
+  auto cut = http_request(ends.address(), "GET", "/pods", 60'000);
+  ASSERT_FALSE(cut);
+  EXPECT_EQ(cut.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(cut.error().message(), HasSubstr("is weft-agent running"));
+
+  std::promise<void> asked;
+  const SilentServer waits([&asked] { asked.get_future().wait(); });
+  auto late = http_request(waits.address(), "GET", "/pods", 50);
+  asked.set_value();
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, ErrorCode::kTimeout);
+  EXPECT_THAT(late.error().message(), HasSubstr("the agent did not answer in time"));
 }
 
 TEST(CertificateDump, WritesTimesAsRfc3339) {
