@@ -27,9 +27,8 @@ std::string policy_hint(std::string_view field) {
       "requestprincipals", "requestheaders", "when",  "claims", "conditions", "targetrefs", "remoteipblocks"};
   const std::string name = plain_name(field);
   if (std::ranges::find(kL7, name) != kL7.end()) {
-    return "an L7 rule, which L4 cannot decide: it needs a waypoint (leave the whole rule out here: without this field "
-           "it "
-           "would match more)";
+    return "an L7 rule, which L4 cannot decide: it needs a waypoint (leave the whole rule out here: "
+           "without this field it would match more)";
   }
   constexpr std::array<std::pair<std::string_view, const char*>, 6> kSpellings{
       {{"ports", "destinationPorts"},
