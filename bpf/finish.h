@@ -100,9 +100,7 @@ static __always_inline void write_event(struct __sk_buff *skb, enum weft_program
 	e->program = program;
 	e->reason = reason;
 	e->protocol = p->protocol;
-	e->tcp_flags = 0;
-	if (p->kind == PACKET_TCP)
-		bpf_skb_load_bytes(skb, p->tcp + 13, &e->tcp_flags, sizeof(e->tcp_flags));
+	e->tcp_flags = p->tcp_flags;
 	bpf_ringbuf_submit(e, 0);
 }
 

@@ -47,7 +47,7 @@ struct packet {
 	__u8 vlan; /* tagged, in the frame or beside it */
 	__u8 kind; /* enum packet_kind */
 	__u8 problem; /* enum weft_reason of PACKET_UNPARSED */
-	__u8 pad;
+	__u8 tcp_flags; /* of PACKET_TCP, as they arrived */
 };
 
 static __always_inline void unparsed(struct packet *p, enum weft_reason problem)
@@ -66,6 +66,7 @@ static __always_inline void parse_tcp(struct __sk_buff *skb, __u32 offset, struc
 	p->sport = tcp.source;
 	p->dport = tcp.dest;
 	p->syn = tcp.syn && !tcp.ack;
+	p->tcp_flags = ((const __u8 *)&tcp)[13];
 	p->kind = PACKET_TCP;
 }
 
