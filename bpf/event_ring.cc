@@ -15,6 +15,10 @@
 namespace weft::bpf {
 namespace {
 
+/// As many events as the buffer holds, and what take() says to end a read there.
+constexpr std::size_t kAtOnce = WEFT_EVENT_BYTES / sizeof(weft_event);
+constexpr int kEnough = -ECANCELED;
+
 Map<std::uint32_t, std::uint64_t> states(const Fd& fd) { return {fd.get(), "event_state"}; }
 
 /// The kernel's clock of events is the one of steady_clock.
@@ -52,20 +56,22 @@ Result<std::unique_ptr<EventRing>> EventRing::open(Fd events, Fd state) {
 }
 
 int EventRing::take(void* self, void* data, std::size_t size) {
+  auto& ring = *static_cast<EventRing*>(self);
   weft_event event{};
   if (size < sizeof event) return 0;
   std::memcpy(&event, data, sizeof event);
-  (*static_cast<EventRing*>(self)->sink_)(event_of(event));
-  return 0;
+  (*ring.sink_)(event_of(event));
+  return --ring.left_ == 0 ? kEnough : 0;
 }
 
 int EventRing::fd() const { return ring_buffer__epoll_fd(ring_.get()); }
 
 Result<void> EventRing::read(const Sink& sink) {
   sink_ = &sink;
+  left_ = kAtOnce;
   const int done = ring_buffer__consume(ring_.get());
   sink_ = nullptr;
-  if (done < 0) return fail_errno(-done, "read the events");
+  if (done < 0 && done != kEnough) return fail_errno(-done, "read the events");
   return {};
 }
 

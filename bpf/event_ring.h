@@ -42,7 +42,7 @@ class EventRing {
 
   /// Readable while there are events to read.
   [[nodiscard]] int fd() const;
-  /// Takes all that are there.
+  /// Takes all that are there, though no more than the buffer holds: somebody may write as fast as this reads.
   Result<void> read(const Sink& sink);
   /// The programs write events until then.
   Result<void> listen_until(SteadyTime time);
@@ -59,6 +59,7 @@ class EventRing {
   Fd events_, state_;
   std::unique_ptr<ring_buffer, RingDeleter> ring_;
   const Sink* sink_ = nullptr;  ///< of the call to read
+  std::size_t left_ = 0;        ///< how many more that call takes
 };
 
 }  // namespace weft::bpf

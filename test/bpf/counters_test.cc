@@ -226,6 +226,21 @@ TEST_P(Events, AreOfNewConnectionsAndDropsOnly) {
                                   "to_pod drop: no plaintext into this pod"));
 }
 
+TEST_P(Events, AreReadToAnEndAlsoWhileMoreAreWritten) {
+  listen_for(milliseconds(60'000));
+  pass("from_pod", out());
+  std::size_t taken = 0;
+  const auto read = ring_->read([&](const bpf::Event&) {
+    ++taken;
+    if (taken < 10'000) pass("from_pod", out());
+  });
+  EXPECT_TRUE(read);
+  EXPECT_GT(taken, 3'000U);
+  EXPECT_LT(taken, 5'000U);
+  EXPECT_EQ(told().size(), 1U);
+  EXPECT_EQ(ring_->lost().value(), 0U);
+}
+
 TEST_P(Events, ThatFindNoRoomAreCounted) {
   listen_for(milliseconds(60'000));
   constexpr std::size_t kSent = 5'000;
