@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -59,7 +60,11 @@ struct Attachment {
   /// Whether netns_path led to the netns when it was registered: only then does its going mean that the pod has gone.
   bool path_watched = false;
   bool listening = false;  ///< the workers have its listeners
-  SteadyTime registered;   ///< or taken up
+  /// The workload that they speak for: what lives of it goes on when the pod leaves the mesh.
+  std::string listening_as;
+  /// When it left the mesh, while peers that do not know yet still reach its HBONE listener.
+  std::optional<SteadyTime> leaving_since;
+  SteadyTime registered;  ///< or taken up
   bpf::InboundPlaintext inbound = bpf::InboundPlaintext::kPass;
   Decision::Kind kind = Decision::Kind::kPlain;  ///< of the last decision
   std::string reason;                            ///< of the last decision

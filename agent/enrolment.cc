@@ -29,11 +29,19 @@ Enrolment::Enrolment(EnrolmentConfig config, CaptureMaps& capture, DataPlane& da
 
 Enrolment::~Enrolment() { stop(); }
 
-Result<void> Enrolment::start() {
+Result<void> Enrolment::start(std::optional<Inheritance> inheritance) {
   {
     const std::lock_guard lock(mutex_);
-    if (auto closed = capture_.set_capture_all(true); !closed) return closed;
+    inheritance_ = std::move(inheritance);
+    // With an inheritance the maps are as a running agent left them, a moment ago.
+    if (!inheritance_) {
+      if (auto closed = capture_.set_capture_all(true); !closed) return closed;
+    }
     if (auto adopted = adopt(); !adopted) return adopted;
+    inheritance_.reset();
+    if (auto used = capture_.use_workers(); !used) return used;
+    mode_ = Mode::kActive;
+    if (state_) follow(nullptr);
   }
   sweeper_ = std::thread([this] { run_sweeps(); });
   return {};
@@ -63,6 +71,7 @@ Result<void> Enrolment::write_pod(const Attachment& attachment) {
                            .addresses = r.addresses,
                            .host_ifindex = r.host_ifindex,
                            .enrolled = r.enrolled,
+                           .leaving = attachment.leaving_since.has_value(),
                            .inbound = attachment.inbound});
 }
 
@@ -71,38 +80,79 @@ Result<void> Enrolment::wire(Attachment& attachment) {
   attachment.registration.workload_uid.clear();
   attachment.inbound = bpf::InboundPlaintext::kPass;
   attachment.listening = false;
+  attachment.leaving_since.reset();
   return write_pod(attachment);
 }
 
-/// Listeners first, so that a pod that becomes enrolled finds them; the workers last, because what is in the accept
-/// queue by then waits for them.
+/// Listeners first, so that a pod that becomes enrolled finds them. One that comes back before it has left keeps those
+/// that it has.
 Result<void> Enrolment::enrol(Attachment& attachment, const std::string& workload_uid, bpf::InboundPlaintext inbound) {
   Registration& r = attachment.registration;
   r.enrolled = true;
   r.workload_uid = workload_uid;
   attachment.inbound = inbound;
+  attachment.leaving_since.reset();
+  if (attachment.listening && attachment.listening_as == workload_uid) return write_pod(attachment);
+  return listen(attachment);
+}
+
+/// The workers last, because what is in the accept queues by then waits for them.
+Result<void> Enrolment::listen(Attachment& attachment) {
+  const Registration& r = attachment.registration;
   attachment.listening = false;
-  auto listeners = netns_.open_listeners(attachment.netns->get(), data_plane_.workers());
+  auto listeners = listeners_for(attachment);
   if (!listeners) return Failure(listeners.error());
-  for (std::uint32_t worker = 0; worker < listeners->size(); ++worker) {
-    const auto& own = (*listeners)[worker];
-    for (const auto& [kind, fd] : {std::pair{bpf::Listener::kOutbound, own.outbound.get()},
-                                   {bpf::Listener::kInboundHbone, own.inbound_hbone.get()},
-                                   {bpf::Listener::kInboundPlaintext, own.inbound_plaintext.get()}}) {
-      if (auto set = capture_.set_listener(r.slot, kind, worker, fd); !set) return set;
-    }
-  }
   if (auto written = write_pod(attachment); !written) return written;
   auto pod = std::make_shared<proxy::PodContext>();
   pod->slot = r.slot;
   pod->namespace_name = r.pod_namespace;
   pod->name = r.pod_name;
-  pod->workload_uid = workload_uid;
+  pod->workload_uid = r.workload_uid;
   pod->addresses = r.addresses;
   pod->netns = attachment.netns;
   data_plane_.add_pod(std::move(pod), std::move(*listeners));
   attachment.listening = true;
+  attachment.listening_as = r.workload_uid;
   return {};
+}
+
+/// Takes the inherited listeners of a slot; gives how many workers have their own of them, which are in the map
+/// already.
+std::uint32_t Enrolment::inherit_listeners(std::uint32_t slot, std::vector<ListenerSets>& sets) {
+  if (!inheritance_) return 0;
+  HeldByWorker& held = inheritance_->listeners;
+  const auto has = [slot](const auto& of_worker) {
+    const auto found = of_worker.find(slot);
+    return found != of_worker.end() && !found->second.empty();
+  };
+  if (held.empty() || !std::ranges::all_of(held, has)) return 0;
+  // Of an agent with more workers: ours go on with what waits in the queues of the others.
+  for (std::size_t worker = 0; worker < held.size(); ++worker) {
+    auto& target = sets[worker % sets.size()];
+    std::ranges::move(held[worker][slot], std::back_inserter(target));
+  }
+  return static_cast<std::uint32_t>(std::min(held.size(), sets.size()));
+}
+
+/// Those of the agent before, and new ones where it had none or fewer workers.
+Result<std::vector<ListenerSets>> Enrolment::listeners_for(const Attachment& attachment) {
+  const std::uint32_t slot = attachment.registration.slot;
+  std::vector<ListenerSets> sets(data_plane_.workers());
+  const std::uint32_t inherited = inherit_listeners(slot, sets);
+  const auto missing = static_cast<std::uint32_t>(sets.size()) - inherited;
+  if (missing == 0) return sets;
+  auto made = netns_.open_listeners(attachment.netns->get(), missing);
+  if (!made) return Failure(made.error());
+  for (std::uint32_t i = 0; i < missing; ++i) {
+    proxy::PodListeners& own = (*made)[i];
+    for (const auto& [kind, fd] : {std::pair{bpf::Listener::kOutbound, own.outbound.get()},
+                                   {bpf::Listener::kInboundHbone, own.inbound_hbone.get()},
+                                   {bpf::Listener::kInboundPlaintext, own.inbound_plaintext.get()}}) {
+      if (auto set = capture_.set_listener(slot, kind, inherited + i, fd); !set) return Failure(set.error());
+    }
+    sets[inherited + i].push_back(std::move(own));
+  }
+  return sets;
 }
 
 void Enrolment::save(const Attachment& attachment) {
@@ -127,15 +177,34 @@ void Enrolment::enrol_live(Attachment& attachment, const Decision& decision) {
   save(attachment);
 }
 
+/// One write to a map: new connections pass by, those that live go on, and for a while the pod takes HBONE from peers
+/// that do not know yet.
 void Enrolment::unenrol_live(Attachment& attachment) {
+  Registration& r = attachment.registration;
+  const bool was_something = attachment.listening && !attachment.listening_as.empty();
+  if (was_something) {
+    r.enrolled = false;
+    attachment.inbound = bpf::InboundPlaintext::kPass;
+    attachment.leaving_since = Clock::real().now();
+  }
+  if (auto written = was_something ? write_pod(attachment) : wire(attachment); !written) {
+    log::error("capture entry not written pod={} error={}", r.pod(), log::quote(written.error().message()));
+  }
+  // It was captured because nobody had said what it is: what waits in the agent would wait for ever.
+  if (!was_something && !data_plane_.remove_pod(r.slot, config_.remove_timeout)) {
+    log::warn("workers slow to let a pod go pod={} timeout_ms={}", r.pod(), config_.remove_timeout.count());
+  }
+  log::info("pod no longer enrolled pod={} reason={}", r.pod(), log::quote(attachment.reason));
+  save(attachment);
+}
+
+void Enrolment::end_leaving(Attachment& attachment) {
   const Registration& r = attachment.registration;
   if (auto wired = wire(attachment); !wired) {
     log::error("capture entry not written pod={} error={}", r.pod(), log::quote(wired.error().message()));
   }
-  if (!data_plane_.remove_pod(r.slot, config_.remove_timeout)) {
-    log::warn("workers slow to let a pod go pod={} timeout_ms={}", r.pod(), config_.remove_timeout.count());
-  }
-  log::info("pod no longer enrolled pod={} reason={}", r.pod(), log::quote(attachment.reason));
+  data_plane_.retire_pod(r.slot);
+  log::info("pod has left the mesh, HBONE into it ends pod={} slot={}", r.pod(), r.slot);
   save(attachment);
 }
 
@@ -200,6 +269,7 @@ std::vector<std::string> Enrolment::forget(Attachments::iterator position) {
     notes.push_back("pod " + r.pod() + ": a worker did not let it go within " +
                     std::to_string(config_.remove_timeout.count()) + " ms");
   }
+  if (on_forget_) on_forget_(r.slot);
   if (auto removed = capture_.remove_pod(r.slot); !removed) notes.push_back(removed.error().message());
   if (auto removed = records_.remove(r.key); !removed) notes.push_back(removed.error().message());
   log::info("pod removed pod={} slot={}", r.pod(), r.slot);
@@ -218,6 +288,8 @@ bool Enrolment::gone(const Attachment& attachment) {
 
 void Enrolment::sweep() {
   const std::lock_guard lock(mutex_);
+  if (mode_ == Mode::kRetired) return sweep_retired();
+  if (mode_ != Mode::kActive) return;
   for (auto it = attachments_.begin(); it != attachments_.end();) {
     const auto current = it++;
     if (current->second.path_watched && gone(current->second)) {
@@ -226,6 +298,10 @@ void Enrolment::sweep() {
       forget(current);
       ++dropped_;
     }
+  }
+  for (auto& [key, attachment] : attachments_) {
+    const auto since = attachment.leaving_since;
+    if (since && Clock::real().now() - *since >= config_.leave_time) end_leaving(attachment);
   }
   if (!state_) return;
   if (capture_all_) set_destinations(destinations_);
@@ -266,19 +342,27 @@ void Enrolment::set_destinations(const state::State::MeshAddresses& wanted) {
 
 void Enrolment::apply(std::shared_ptr<const state::State> state) {
   const std::lock_guard lock(mutex_);
-  auto wanted = state->mesh_addresses();
+  const auto before = std::exchange(state_, std::move(state));
+  if (mode_ == Mode::kActive) return follow(before.get());
+  data_plane_.set_state(state_);
+  // The agent that took over may have seen this change before it knew of the pods.
+  if (mode_ == Mode::kRetired && before) cut_newly_denied(*before);
+  update_wanted();
+}
+
+/// Brings the node in step with the snapshot; `before` is what it is in step with, null: nothing.
+void Enrolment::follow(const state::State* before) {
+  auto wanted = state_->mesh_addresses();
   const state::State::MeshAddresses both{union_of(destinations_.addresses, wanted.addresses),
                                          union_of(destinations_.cidrs, wanted.cidrs)};
-  const bool first = !state_;
-  const auto before = std::exchange(state_, std::move(state));
   destinations_ = std::move(wanted);
-  if (!first) set_destinations(both);
+  if (before != nullptr) set_destinations(both);
   raise_checks();
   data_plane_.set_state(state_);
   for (auto& [key, attachment] : attachments_) {
     reconcile(attachment, decide(attachment.registration));
   }
-  if (before) cut_newly_denied(*before);
+  if (before != nullptr) cut_newly_denied(*before);
   set_destinations(destinations_);
   update_wanted();
 }
@@ -286,7 +370,7 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
 void Enrolment::update_wanted() {
   std::set<state::Identity> wanted;
   for (const auto& [key, attachment] : attachments_) {
-    if (!state_ || !attachment.registration.enrolled) continue;
+    if (!state_ || (!attachment.registration.enrolled && !attachment.leaving_since)) continue;
     if (auto workload = state_->workload_by_uid(attachment.registration.workload_uid))
       wanted.insert(workload->identity());
   }
@@ -310,6 +394,7 @@ std::vector<PodStatus> Enrolment::pods() const {
                      .traffic = {}};
     if (auto traffic = capture_.traffic(r.slot)) status.traffic = std::move(*traffic);
     if (r.enrolled) status.state = attachment.listening ? "enrolled" : "failed";
+    if (attachment.leaving_since) status.state = "leaving";
     if (attachment.kind == Decision::Kind::kPending) status.state = "pending";
     if (attachment.kind == Decision::Kind::kRefused) status.state = "refused";
     if (attachment.inbound == bpf::InboundPlaintext::kCheck) status.inbound = "check";

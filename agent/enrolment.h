@@ -27,12 +27,18 @@ struct EnrolmentConfig {
   std::uint32_t max_pods = 512;        ///< slots
   milliseconds remove_timeout{3'000};  ///< for the workers to let a pod go
   milliseconds sweep_interval{5'000};  ///< between looks at whether the netns are still there
+  milliseconds leave_time{60'000};     ///< how long a pod that left the mesh is still reached by HBONE
+};
+
+/// What another agent of this node hands over.
+struct Inheritance {
+  HeldByWorker listeners;  ///< of its workers
 };
 
 /// One wired pod, for people and metrics.
 struct PodStatus {
   Registration registration;
-  std::string state;  ///< "enrolled", "wired", "pending", "refused", "failed"
+  std::string state;  ///< "enrolled", "wired", "leaving", "pending", "refused", "failed"
   std::string identity;
   std::string inbound;  ///< "pass", "check", "drop"
   std::string reason;
@@ -64,11 +70,25 @@ class Enrolment {
   Enrolment(const Enrolment&) = delete;
   Enrolment& operator=(const Enrolment&) = delete;
 
-  /// Captures everything until the first snapshot, takes up the pods that an earlier agent registered, each verified
-  /// against its netns, and starts the sweeps. Errors: the maps or the records cannot be read or written.
-  Result<void> start();
+  /// Takes up the pods that an earlier agent registered, each verified against its netns, and starts the sweeps.
+  /// Without an inheritance everything is captured until the first snapshot; with one the pods go on with the listeners
+  /// that another agent had, and a snapshot that apply() was given before takes effect. Errors: the maps or the records
+  /// cannot be read or written.
+  Result<void> start(std::optional<Inheritance> inheritance = {});
   /// Ends the sweeps. Pods stay as they are, so that capture stays closed.
   void stop();
+
+  /// Changes nothing of the node any more until go_on(): snapshots reach the workers alone. Requests must have ended.
+  void hold();
+  void go_on();
+  /// For good: another agent has taken over. Only connections are left, and are cut when their pod has gone.
+  void retire();
+  /// The pod in the slot has gone, says the agent that took over.
+  void forget_slot(std::uint32_t slot);
+  /// The identities of the enrolled pods.
+  [[nodiscard]] std::vector<state::Identity> identities() const;
+  /// Called, under the lock, before the slot of a pod that has gone may be given to another.
+  void on_forget(std::function<void(std::uint32_t slot)> told) { on_forget_ = std::move(told); }
 
   /// Carries out one request of weft-cni.
   cni::Reply handle(cni::Request request);
@@ -114,11 +134,15 @@ class Enrolment {
 
   // One pod; under the lock.
   Result<void> enrol(Attachment& attachment, const std::string& workload_uid, bpf::InboundPlaintext inbound);
+  Result<void> listen(Attachment& attachment);
+  std::uint32_t inherit_listeners(std::uint32_t slot, std::vector<ListenerSets>& sets);
+  Result<std::vector<ListenerSets>> listeners_for(const Attachment& attachment);
   Result<void> wire(Attachment& attachment);
   Result<void> write_pod(const Attachment& attachment);
   void reconcile(Attachment& attachment, const Decision& decision);
   void enrol_live(Attachment& attachment, const Decision& decision);
   void unenrol_live(Attachment& attachment);
+  void end_leaving(Attachment& attachment);
   void set_inbound(Attachment& attachment, bpf::InboundPlaintext inbound);
   void save(const Attachment& attachment);
   /// Takes the pod from the workers, the maps and the disk.
@@ -127,8 +151,11 @@ class Enrolment {
 
   // Everything; under the lock.
   Result<void> adopt();
+  Result<void> take_up(Attachment& attachment);
   Result<std::optional<Attachment>> adopt_one(Registration registration);
   Result<std::size_t> remove_strangers();
+  void follow(const state::State* before);
+  void sweep_retired();
   void raise_checks();
   void cut_newly_denied(const state::State& before);
   void set_destinations(const state::State::MeshAddresses& wanted);
@@ -150,6 +177,10 @@ class Enrolment {
   bool overflow_ = false;                      ///< too many destinations: Capture itself captures everything
   bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
   std::vector<state::Identity> wanted_;
+  enum class Mode : std::uint8_t { kNotStarted, kActive, kHeld, kRetired } mode_ = Mode::kNotStarted;
+  std::shared_ptr<const state::State> state_at_hold_;  ///< what the node was brought in step with last
+  std::optional<Inheritance> inheritance_;             ///< while it is being taken up
+  std::function<void(std::uint32_t)> on_forget_;
 
   std::mutex sweep_mutex_;
   std::condition_variable sweep_wake_;

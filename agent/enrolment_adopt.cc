@@ -48,6 +48,10 @@ Result<std::size_t> Enrolment::remove_strangers() {
     if (owner != attachments_.end()) {
       // The map is written before the record is.
       owner->second.registration.enrolled = pod.enrolled;
+      if (mode_ == Mode::kNotStarted) {
+        owner->second.inbound = pod.inbound;
+        if (pod.leaving) owner->second.leaving_since = Clock::real().now();
+      }
       continue;
     }
     log::warn("capture entry without a registration removed slot={}", pod.slot);
@@ -76,16 +80,24 @@ Result<void> Enrolment::adopt() {
   if (auto removed = remove_strangers(); !removed) return Failure(removed.error());
   for (auto& [key, attachment] : attachments_) {
     const Registration& r = attachment.registration;
-    const bool enrolled = r.enrolled;
-    const auto inbound = r.inbound_bypass() ? bpf::InboundPlaintext::kPass : bpf::InboundPlaintext::kCheck;
-    auto made = enrolled ? enrol(attachment, std::string(r.workload_uid), inbound) : wire(attachment);
-    if (!made) {
+    if (auto made = take_up(attachment); !made) {
       log::error("pod not taken up pod={} error={}", r.pod(), log::quote(made.error().message()));
       continue;
     }
-    log::info("pod taken up again pod={} slot={} enrolled={}", r.pod(), r.slot, enrolled);
+    log::info("pod taken up again pod={} slot={} enrolled={}", r.pod(), r.slot, r.enrolled);
   }
   return {};
+}
+
+/// From a running agent it comes as it is. Otherwise its listeners are gone, and with them whoever might still have
+/// called a pod that was leaving; nobody has said yet what its policies are.
+Result<void> Enrolment::take_up(Attachment& attachment) {
+  const Registration& r = attachment.registration;
+  if (inheritance_ && attachment.leaving_since && !r.workload_uid.empty()) return listen(attachment);
+  if (!r.enrolled) return wire(attachment);
+  auto inbound = attachment.inbound;
+  if (!inheritance_) inbound = r.inbound_bypass() ? bpf::InboundPlaintext::kPass : bpf::InboundPlaintext::kCheck;
+  return enrol(attachment, std::string(r.workload_uid), inbound);
 }
 
 }  // namespace weft::agent

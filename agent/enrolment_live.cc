@@ -27,9 +27,10 @@ void Enrolment::cut_newly_denied(const state::State& before) {
   const bool same = same_policies(before, *state_);
   for (const auto& [key, attachment] : attachments_) {
     const Registration& r = attachment.registration;
-    if (!r.enrolled || attachment.inbound == bpf::InboundPlaintext::kPass) continue;
+    if (!r.enrolled || r.inbound_bypass()) continue;
     const auto then = before.workload_by_uid(r.workload_uid), now = state_->workload_by_uid(r.workload_uid);
     if (!then || !now || (same && then->authorization_policies == now->authorization_policies)) continue;
+    if (state::plaintext_outcome(*state_, *now, r.addresses) == state::PlaintextOutcome::kPass) continue;
     if (state::plaintext_outcome(before, *then, r.addresses) == state::PlaintextOutcome::kDrop) continue;
     const auto denied_by = [&](const Endpoint& application, const Endpoint& client) -> std::string {
       const auto verdict = verdict_of(*state_, *now, application, client);

@@ -41,6 +41,8 @@ Result<void> validate(const cni::Request& request) {
 
 cni::Reply Enrolment::handle(cni::Request request) {
   const std::lock_guard lock(mutex_);
+  if (mode_ != Mode::kActive)
+    return refusal({ErrorCode::kUnavailable, 0, "this agent hands over to another one; ask again"});
   switch (request.verb) {
     case cni::Verb::kRegister:
       return register_pod(std::move(request));

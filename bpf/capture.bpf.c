@@ -35,7 +35,8 @@
  *      a RST in IPv6, in silence in IPv4, whose RST must not have a foreign source; the next agent's listener sends it.
  *
  * to_pod, ingress of the pod's eth0
- *   1. Not TCP, or the destination is no enrolled pod's: goes on after one look-up.
+ *   1. Not TCP, or the destination is no enrolled pod's: goes on after one look-up. A pod that left the mesh lately is
+ *      still reached on port 15008, by peers that do not know yet.
  *   2. Cannot be parsed, fragment, source route, VLAN: drop.
  *   3. Not a SYN, and a connection holds the tuple: goes on, counted apart where it is the agent's.
  *   4. A SYN, or what finds no connection: if the agent speaks to the application from the same tuple: drop, the client tries
@@ -173,7 +174,7 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 		kept = bpf_sk_storage_get(&app_sockets, sk, NULL, 0);
 	if (kept)
 		verdict = *kept;
-	if (!pod->enrolled && (p->syn || verdict != WEFT_VERDICT_CAPTURED)) {
+	if (!is_enrolled(pod) && (p->syn || verdict != WEFT_VERDICT_CAPTURED)) {
 		if (kept && p->syn) /* the socket connects again */
 			*kept = WEFT_VERDICT_PASS;
 		return WEFT_NOT_ENROLLED;
@@ -224,7 +225,7 @@ static __always_inline __u32 deliver_reason(struct __sk_buff *skb, struct packet
 	if (!pod)
 		return is_loopback(&p->src) ? WEFT_SELF : WEFT_FOREIGN_SOURCE;
 	*slot = pod->slot;
-	if (!pod->enrolled)
+	if (pod->enrolled == WEFT_WIRED)
 		return WEFT_NOT_ENROLLED;
 	if (p->kind == PACKET_UNPARSED)
 		return p->problem;
@@ -269,7 +270,9 @@ static __always_inline __u32 to_pod_reason(struct __sk_buff *skb, struct packet 
 		*slot = pod->slot;
 	if (p->kind == PACKET_OTHER)
 		return WEFT_NOT_TCP;
-	if (!pod || !pod->enrolled)
+	if (!pod || pod->enrolled == WEFT_WIRED)
+		return WEFT_NOT_ENROLLED;
+	if (pod->enrolled == WEFT_LEAVING && p->dport != bpf_htons(WEFT_HBONE_PORT))
 		return WEFT_NOT_ENROLLED;
 	if (p->kind == PACKET_UNPARSED)
 		return p->problem;
@@ -307,7 +310,7 @@ static __always_inline __u32 to_link_local(struct __sk_buff *skb, __u32 *slot)
 	__u32 ifindex = skb->ifindex;
 	struct weft_pod *pod = bpf_map_lookup_elem(&interfaces, &ifindex);
 
-	if (!pod || !pod->enrolled || pod->inbound == WEFT_INBOUND_PASS)
+	if (!is_enrolled(pod) || pod->inbound == WEFT_INBOUND_PASS)
 		return WEFT_LINK_LOCAL;
 	*slot = pod->slot;
 	return WEFT_LINK_LOCAL_REFUSED;
@@ -326,7 +329,7 @@ static __always_inline __u32 to_pod_host_reason(struct __sk_buff *skb, struct pa
 	if (!p->syn)
 		return WEFT_NOT_SYN;
 	pod = pod_of(&p->dst);
-	if (!pod || !pod->enrolled || pod->host_ifindex != skb->ifindex)
+	if (!is_enrolled(pod) || pod->host_ifindex != skb->ifindex)
 		return WEFT_NOT_ENROLLED;
 	from_node = sent_by_node(skb);
 	record_probe(p, pod->host_ifindex, from_node);
@@ -365,14 +368,14 @@ static __always_inline __u32 guard_reason(struct __sk_buff *skb, struct packet *
 	if (pod)
 		*slot = pod->slot;
 	if (p->kind == PACKET_NOT_IP) {
-		if (pod && pod->enrolled && (p->vlan || p->ethertype != bpf_htons(ETH_P_ARP)))
+		if (is_enrolled(pod) && (p->vlan || p->ethertype != bpf_htons(ETH_P_ARP)))
 			return p->vlan ? WEFT_VLAN : WEFT_ETHERTYPE;
 		return WEFT_CLEAN;
 	}
 	owner = pod_of(&p->src);
 	if (p->src.family && (!owner || owner->host_ifindex != ifindex) && !is_link_housekeeping(p))
 		return WEFT_FOREIGN_SOURCE;
-	if (pod && !pod->enrolled)
+	if (pod && !is_enrolled(pod))
 		return WEFT_NOT_ENROLLED;
 
 	if (p->kind == PACKET_UNPARSED)

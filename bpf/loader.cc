@@ -183,8 +183,9 @@ Result<std::unique_ptr<Capture>> Capture::load(const Settings& settings) {
   auto impl = std::make_unique<Impl>(std::move(*skeleton), settings);
   auto written = impl->change_settings([&](weft_settings& s) {
     s.layout_version = WEFT_LAYOUT_VERSION;
+    if (*adopted) return;
     s.workers = settings.workers;
-    if (!*adopted) s.capture_all = 1;  // nobody has told the destinations yet
+    s.capture_all = 1;  // nobody has told the destinations yet
   });
   if (!written) return Failure(written.error());
   if (auto ok = publish_programs(*impl->skeleton, settings.root); !ok) return Failure(ok.error());
@@ -258,7 +259,8 @@ Result<void> Capture::set_pod(const Pod& pod) {
     auto begun = zero_traffic(bpf_map__fd(impl_->skeleton->maps.pod_counters), pod.slot);
     if (!begun) return begun;
   }
-  const weft_pod value{pod.slot, pod.host_ifindex, pod.enrolled ? 1U : 0U, static_cast<std::uint32_t>(pod.inbound)};
+  const weft_enrolment enrolment = pod.enrolled ? WEFT_ENROLLED : pod.leaving ? WEFT_LEAVING : WEFT_WIRED;
+  const weft_pod value{pod.slot, pod.host_ifindex, enrolment, static_cast<std::uint32_t>(pod.inbound)};
   for (const IpAddress& address : pod.addresses) {
     if (auto put = impl_->pods.put(to_key(address), value); !put) return put;
   }
@@ -294,7 +296,8 @@ Result<std::vector<Pod>> Capture::pods() const {
     Pod& pod = by_slot[(*value)->slot];
     pod.slot = (*value)->slot;
     pod.host_ifindex = (*value)->host_ifindex;
-    pod.enrolled = (*value)->enrolled != 0;
+    pod.enrolled = (*value)->enrolled == WEFT_ENROLLED;
+    pod.leaving = (*value)->enrolled == WEFT_LEAVING;
     pod.inbound = static_cast<InboundPlaintext>((*value)->inbound);
     pod.addresses.push_back(to_address(key));
   }
@@ -324,6 +327,11 @@ Result<void> Capture::set_listener(std::uint32_t slot, Listener kind, std::uint3
   const std::uint32_t index =
       (slot * WEFT_LISTENER_KINDS + static_cast<std::uint32_t>(kind)) * WEFT_MAX_WORKERS + worker;
   return impl_->listeners.put(index, static_cast<std::uint64_t>(fd));
+}
+
+Result<void> Capture::use_workers() {
+  const std::scoped_lock lock(impl_->mutex);
+  return impl_->change_settings([this](weft_settings& s) { s.workers = impl_->workers; });
 }
 
 Result<std::uint32_t> Capture::listening(std::uint32_t slot) const {

@@ -39,6 +39,7 @@ struct Pod {
   std::vector<IpAddress> addresses;
   std::uint32_t host_ifindex = 0;  ///< the host side of its veth; 0 where there is none ("unguarded")
   bool enrolled = false;
+  bool leaving = false;  ///< not enrolled any more, but peers that do not know yet still reach its HBONE listener
   InboundPlaintext inbound = InboundPlaintext::kPass;
   bool operator==(const Pod&) const = default;
 };
@@ -72,6 +73,9 @@ class Capture {
   /// one with SO_REUSEPORT.
   Result<void> set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd);
 
+  /// From now on new connections are spread over Settings::workers listeners of each pod. Until then over as many as an
+  /// earlier agent had: to be called when the listeners are in place.
+  Result<void> use_workers();
   /// How many listeners of a pod are in place, of WEFT_LISTENER_KINDS for each worker. One that closed is not.
   [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const;
 

@@ -121,4 +121,9 @@ static __always_inline struct weft_pod *pod_of(const struct weft_addr *addr)
 	return bpf_map_lookup_elem(&pods, addr);
 }
 
+static __always_inline int is_enrolled(const struct weft_pod *pod)
+{
+	return pod && pod->enrolled == WEFT_ENROLLED;
+}
+
 #endif

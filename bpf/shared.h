@@ -56,11 +56,17 @@ enum weft_inbound {
 	WEFT_INBOUND_DROP,
 };
 
+enum weft_enrolment {
+	WEFT_WIRED,
+	WEFT_ENROLLED,
+	WEFT_LEAVING, /* as wired, but peers that do not know yet may still reach its HBONE listener */
+};
+
 /* Value of `pods` (by address) and of `interfaces` (by the ifindex of the host side). */
 struct weft_pod {
 	__u32 slot;
 	__u32 host_ifindex;
-	__u32 enrolled;
+	__u32 enrolled; /* enum weft_enrolment */
 	__u32 inbound; /* enum weft_inbound */
 };
 WEFT_STATIC_ASSERT(sizeof(struct weft_pod) == 16, "pinned layout");

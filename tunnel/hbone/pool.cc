@@ -130,7 +130,7 @@ void Pool::on_tunnel_changed(Tunnel& tunnel) {
 void Pool::update_idle(Member& member) {
   Tunnel* tunnel = member.tunnel.get();
   if (!tunnel->open() || tunnel->session().open_streams() > 0) return;
-  if (!tunnel->session().accepts_new_streams()) {
+  if (draining_ || !tunnel->session().accepts_new_streams()) {
     tunnel->drain();
   } else if (!member.idle_timer.armed()) {
     member.idle_timer.arm(idle_timeout_, [tunnel] { tunnel->drain(); });
@@ -169,7 +169,8 @@ void Pool::close_pod(std::uint32_t pod_slot, const std::string& why) {
 }
 
 void Pool::drain() {
-  for (auto& [tunnel, member] : by_tunnel_) member->tunnel->drain();
+  draining_ = true;
+  for (auto& [tunnel, member] : by_tunnel_) update_idle(*member);
 }
 
 }  // namespace weft::hbone

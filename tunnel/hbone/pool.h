@@ -50,7 +50,7 @@ class Pool final : private TunnelOwner {
   void cancel(TunnelRequest& request);
   /// Cuts a pod's tunnels and refuses what waits.
   void close_pod(std::uint32_t pod_slot, const std::string& why);
-  /// GOAWAY on all; they close when their streams have ended.
+  /// From now on a tunnel closes as soon as it has no streams.
   void drain();
 
   [[nodiscard]] std::size_t tunnels() const { return tunnels_; }
@@ -88,6 +88,7 @@ class Pool final : private TunnelOwner {
   std::map<PoolKey, Group> groups_;
   std::map<const Tunnel*, Member*> by_tunnel_;
   std::size_t tunnels_ = 0;
+  bool draining_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -63,7 +63,11 @@ class InboundTunnels final : private hbone::TunnelOwner {
   void close_pod(std::uint32_t slot, const std::string& why);
   /// The certificates or the snapshot changed: handshakes that waited go on.
   void go_on();
+  /// GOAWAY on all, or on those of one pod: they end with their last stream.
   void drain();
+  void drain_pod(std::uint32_t slot);
+  /// Tunnels, and connections that wait to become one.
+  [[nodiscard]] std::size_t size() const { return tunnels_.size() + waiting_.size(); }
 
  private:
   struct Waiting;

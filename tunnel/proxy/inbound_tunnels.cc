@@ -199,4 +199,10 @@ void InboundTunnels::drain() {
   for (auto& [key, served] : tunnels_) served.tunnel->drain();
 }
 
+void InboundTunnels::drain_pod(std::uint32_t slot) {
+  for (auto& [key, served] : tunnels_) {
+    if (served.pod->slot == slot) served.tunnel->drain();
+  }
+}
+
 }  // namespace weft::proxy

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <list>
 #include <map>
 
 #include "tunnel/base/log.h"
@@ -38,9 +39,13 @@ class Worker::Impl {
   void set_state(std::shared_ptr<const state::State> state);
   void on_certificates();
   void on_names();
-  void add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners);
+  void add_pod(std::shared_ptr<const PodContext> pod, std::vector<PodListeners> sets);
+  void retire_pod(std::uint32_t slot);
   void remove_pod(std::uint32_t slot);
   [[nodiscard]] std::vector<ConnectionInfo> list_connections();
+  [[nodiscard]] std::vector<HeldListeners> hold();
+  void go_on();
+  [[nodiscard]] WorkerLoad load() const;
   void drain();
   void close_all(const std::string& why);
 
@@ -49,28 +54,28 @@ class Worker::Impl {
  private:
   enum class Kind : std::uint8_t { kOutbound, kHbone, kPlaintext };
   struct Listening {
+    Listening(Kind k, Fd f) : kind(k), fd(std::move(f)) {}
+    Kind kind;
     Fd fd;
     Endpoint local;
-    loop::Watcher watcher;
-    void close() {
-      watcher.reset();
-      fd.reset();
-    }
+    loop::Watcher watcher;  ///< before the descriptor goes
   };
   struct Pod {
     std::shared_ptr<const PodContext> context;
-    Listening outbound, hbone, plaintext;
+    std::list<Listening> listening;
   };
 
-  void listen_on(Pod& pod, Listening& listening, Fd fd, Kind kind);
-  void on_acceptable(Pod& pod, Listening& listening, Kind kind);
-  void take(Pod& pod, const Listening& listening, Kind kind, sys::Accepted accepted);
+  void listen_on(Pod& pod, Kind kind, Fd fd);
+  void watch(Pod& pod, Listening& listening);
+  void on_acceptable(Pod& pod, const Listening& listening);
+  void take(Pod& pod, const Listening& listening, sys::Accepted accepted);
   void shed(int listener);
 
   std::unique_ptr<loop::EventLoop> loop_;
   WorkerContext context_;
   InboundTunnels inbound_;
   std::map<std::uint32_t, std::unique_ptr<Pod>> pods_;
+  bool held_ = false;                                      ///< somebody else may accept now
   Fd reserve_{::open("/dev/null", O_RDONLY | O_CLOEXEC)};  ///< given up to refuse a connection when descriptors run out
 };
 
@@ -104,35 +109,47 @@ void Worker::Impl::on_names() {
   context_.connections.for_each([](Connection& connection) { connection.on_names(); });
 }
 
-void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, PodListeners listeners) {
-  remove_pod(context->slot);
-  auto pod = std::make_unique<Pod>();
+void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, std::vector<PodListeners> sets) {
+  const auto existing = pods_.find(context->slot);
+  // The same pod, which had left the mesh: what lives of it goes on.
+  const bool same = existing != pods_.end() && existing->second->context->netns == context->netns &&
+                    existing->second->context->workload_uid == context->workload_uid;
+  if (!same) remove_pod(context->slot);
+  auto& pod = pods_[context->slot];
+  if (!pod) pod = std::make_unique<Pod>();
   pod->context = std::move(context);
-  listen_on(*pod, pod->outbound, std::move(listeners.outbound), Kind::kOutbound);
-  listen_on(*pod, pod->hbone, std::move(listeners.inbound_hbone), Kind::kHbone);
-  listen_on(*pod, pod->plaintext, std::move(listeners.inbound_plaintext), Kind::kPlaintext);
-  const std::uint32_t slot = pod->context->slot;
-  pods_.emplace(slot, std::move(pod));
+  for (PodListeners& set : sets) {
+    listen_on(*pod, Kind::kOutbound, std::move(set.outbound));
+    listen_on(*pod, Kind::kHbone, std::move(set.inbound_hbone));
+    listen_on(*pod, Kind::kPlaintext, std::move(set.inbound_plaintext));
+  }
 }
 
-void Worker::Impl::listen_on(Pod& pod, Listening& listening, Fd fd, Kind kind) {
-  const auto report = [&](const Error& error) {
+void Worker::Impl::listen_on(Pod& pod, Kind kind, Fd fd) {
+  Listening& listening = pod.listening.emplace_back(kind, std::move(fd));
+  auto set = set_stream_options(listening.fd.get());
+  auto local = set ? sys::local_endpoint(listening.fd.get()) : Result<Endpoint>(Failure(set.error()));
+  if (!local) {
     log::error("listener does not work pod={}/{} error={}", pod.context->namespace_name, pod.context->name,
-               log::quote(error.message()));
-  };
-  if (auto set = set_stream_options(fd.get()); !set) return report(set.error());
-  auto local = sys::local_endpoint(fd.get());
-  if (!local) return report(local.error());
+               log::quote(local.error().message()));
+    return;
+  }
   listening.local = *local;
-  listening.fd = std::move(fd);
-  auto watcher = loop_->watch(
-      listening.fd.get(), EPOLLIN,
-      [this, &pod, &listening, kind](std::uint32_t) { on_acceptable(pod, listening, kind); }, true);
-  if (!watcher) return report(watcher.error());
-  listening.watcher = std::move(*watcher);
+  watch(pod, listening);
 }
 
-void Worker::Impl::on_acceptable(Pod& pod, Listening& listening, Kind kind) {
+void Worker::Impl::watch(Pod& pod, Listening& listening) {
+  auto watcher = loop_->watch(
+      listening.fd.get(), EPOLLIN, [this, &pod, &listening](std::uint32_t) { on_acceptable(pod, listening); }, true);
+  if (watcher) {
+    listening.watcher = std::move(*watcher);
+  } else {
+    log::error("listener does not work pod={}/{} error={}", pod.context->namespace_name, pod.context->name,
+               log::quote(watcher.error().message()));
+  }
+}
+
+void Worker::Impl::on_acceptable(Pod& pod, const Listening& listening) {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     auto accepted = sys::accept(listening.fd.get());
     if (!accepted) {
@@ -144,7 +161,7 @@ void Worker::Impl::on_acceptable(Pod& pod, Listening& listening, Kind kind) {
       return;
     }
     if (!accepted->has_value()) return;
-    take(pod, listening, kind, std::move(**accepted));
+    take(pod, listening, std::move(**accepted));
   }
 }
 
@@ -156,7 +173,7 @@ void Worker::Impl::shed(int listener) {
   log::error("out of file descriptors: a connection was refused (raise the limit or the memory of the agent)");
 }
 
-void Worker::Impl::take(Pod& pod, const Listening& listening, Kind kind, sys::Accepted accepted) {
+void Worker::Impl::take(Pod& pod, const Listening& listening, sys::Accepted accepted) {
   const auto local = sys::local_endpoint(accepted.fd.get());
   if (!local) return;
   // Capture alone leads here: whoever dialled the listener itself is not captured, and would make the agent dial
@@ -164,7 +181,7 @@ void Worker::Impl::take(Pod& pod, const Listening& listening, Kind kind, sys::Ac
   if (*local == listening.local || local->address.is_loopback() || local->address.is_unspecified()) return;
   const auto& own = pod.context->addresses;
   const bool local_is_own = std::ranges::find(own, local->address) != own.end();
-  if (kind == Kind::kOutbound) {
+  if (listening.kind == Kind::kOutbound) {
     if (std::ranges::find(own, accepted.peer.address) == own.end()) {
       log::warn("captured connection dropped: its source is not the pod's pod={}/{} source={} destination={}",
                 pod.context->namespace_name, pod.context->name, accepted.peer.to_string(), local->to_string());
@@ -182,7 +199,7 @@ void Worker::Impl::take(Pod& pod, const Listening& listening, Kind kind, sys::Ac
                pod.context->namespace_name, pod.context->name, log::quote(tagged.error().message()));
     return;
   }
-  if (kind == Kind::kHbone) {
+  if (listening.kind == Kind::kHbone) {
     inbound_.accept(pod.context, std::move(accepted.fd), accepted.peer);
     return;
   }
@@ -196,9 +213,7 @@ void Worker::Impl::remove_pod(std::uint32_t slot) {
   const auto node = pods_.extract(slot);
   if (node.empty()) return;
   const std::string why = "the pod left the mesh or is gone";
-  node.mapped()->outbound.close();
-  node.mapped()->hbone.close();
-  node.mapped()->plaintext.close();
+  node.mapped()->listening.clear();
   context_.connections.for_each([&](Connection& connection) {
     if (connection.pod().slot == slot) connection.cut(telemetry::ResponseFlag::kNone, why);
   });
@@ -214,13 +229,54 @@ std::vector<ConnectionInfo> Worker::Impl::list_connections() {
   return infos;
 }
 
+void Worker::Impl::retire_pod(std::uint32_t slot) {
+  const auto found = pods_.find(slot);
+  if (found == pods_.end()) return;
+  found->second->listening.clear();
+  inbound_.drain_pod(slot);
+}
+
+std::vector<HeldListeners> Worker::Impl::hold() {
+  held_ = true;
+  std::vector<HeldListeners> all;
+  for (auto& [slot, pod] : pods_) {
+    HeldListeners held{.slot = slot, .sets = {}};
+    for (Listening& listening : pod->listening) {
+      listening.watcher.reset();
+      // In the order of add_pod.
+      if (listening.kind == Kind::kOutbound) held.sets.emplace_back();
+      PodListeners& set = held.sets.back();
+      Fd& copy = listening.kind == Kind::kOutbound ? set.outbound
+                 : listening.kind == Kind::kHbone  ? set.inbound_hbone
+                                                   : set.inbound_plaintext;
+      copy.reset(::fcntl(listening.fd.get(), F_DUPFD_CLOEXEC, 0));
+    }
+    all.push_back(std::move(held));
+  }
+  return all;
+}
+
+void Worker::Impl::go_on() {
+  held_ = false;
+  for (auto& [slot, pod] : pods_) {
+    for (Listening& listening : pod->listening) watch(*pod, listening);
+  }
+}
+
+WorkerLoad Worker::Impl::load() const {
+  return {.connections = context_.connections.size(), .tunnels = inbound_.size() + context_.pool.tunnels()};
+}
+
 void Worker::Impl::drain() {
   for (auto& [slot, pod] : pods_) {
-    pod->outbound.close();
-    pod->hbone.close();
-    pod->plaintext.close();
+    // What waits in the queues has been told that it is connected.
+    for (const Listening& listening : pod->listening) {
+      if (!held_) on_acceptable(*pod, listening);
+    }
+    pod->listening.clear();
   }
   inbound_.drain();
+  context_.pool.drain();
 }
 
 Worker::Worker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -256,10 +312,14 @@ void Worker::names_changed() {
   impl_->loop().post([this] { impl_->on_names(); });
 }
 
-void Worker::add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners) {
+void Worker::add_pod(std::shared_ptr<const PodContext> pod, std::vector<PodListeners> sets) {
   // std::function wants a copyable task; the listeners are not.
-  auto shared = std::make_shared<PodListeners>(std::move(listeners));
+  auto shared = std::make_shared<std::vector<PodListeners>>(std::move(sets));
   impl_->loop().post([this, p = std::move(pod), shared] { impl_->add_pod(p, std::move(*shared)); });
+}
+
+void Worker::retire_pod(std::uint32_t slot) {
+  impl_->loop().post([this, slot] { impl_->retire_pod(slot); });
 }
 
 void Worker::remove_pod(std::uint32_t slot, std::function<void()> done) {
@@ -272,6 +332,18 @@ void Worker::remove_pod(std::uint32_t slot, std::function<void()> done) {
 
 void Worker::list_connections(std::function<void(std::vector<ConnectionInfo>)> done) {
   impl_->loop().post([this, d = std::move(done)] { d(impl_->list_connections()); });
+}
+
+void Worker::hold(std::function<void(std::vector<HeldListeners>)> done) {
+  impl_->loop().post([this, d = std::move(done)] { d(impl_->hold()); });
+}
+
+void Worker::go_on() {
+  impl_->loop().post([this] { impl_->go_on(); });
+}
+
+void Worker::count_load(std::function<void(WorkerLoad)> done) {
+  impl_->loop().post([this, d = std::move(done)] { d(impl_->load()); });
 }
 
 void Worker::drain() {

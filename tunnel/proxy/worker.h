@@ -48,6 +48,17 @@ struct PodListeners {
   Fd outbound, inbound_hbone, inbound_plaintext;
 };
 
+/// All that one worker accepts of one pod from: several sets where it goes on with those of other workers.
+struct HeldListeners {
+  std::uint32_t slot = 0;
+  std::vector<PodListeners> sets;
+};
+
+/// How much a worker has to do still before it can end.
+struct WorkerLoad {
+  std::size_t connections = 0, tunnels = 0;
+};
+
 struct WorkerConfig {
   std::uint32_t index = 0;
   std::string cluster_id = "Kubernetes";
@@ -90,13 +101,22 @@ class Worker {
   void certificates_changed();
   /// A name was looked up: connections that wait for one ask again.
   void names_changed();
-  /// Takes the listeners; they accept from the next turn on. A pod in the same slot is removed first.
-  void add_pod(std::shared_ptr<const PodContext> pod, PodListeners listeners);
+  /// Takes the listeners; they accept from the next turn on. Another pod, or another workload, in the
+  /// same slot is removed first.
+  void add_pod(std::shared_ptr<const PodContext> pod, std::vector<PodListeners> sets);
+  /// Takes no more connections of the pod; those that live go on, and its inbound tunnels say GOAWAY.
+  void retire_pod(std::uint32_t slot);
   /// Closes the pod's listeners, connections and tunnels, then calls `done` on the worker's thread.
   void remove_pod(std::uint32_t slot, std::function<void()> done);
   /// Calls back on the worker's thread with its live connections.
   void list_connections(std::function<void(std::vector<ConnectionInfo>)> done);
-  /// Stops accepting and says GOAWAY on inbound tunnels; connections live on.
+  /// Accepts nothing until go_on(), and calls back on the worker's thread with duplicates of all its listeners: what
+  /// waits in their queues waits for whoever accepts next. A descriptor that could not be duplicated is -1.
+  void hold(std::function<void(std::vector<HeldListeners>)> done);
+  void go_on();
+  /// Calls back on the worker's thread.
+  void count_load(std::function<void(WorkerLoad)> done);
+  /// Stops accepting and says GOAWAY on inbound tunnels; connections live on, and tunnels end with their last one.
   void drain();
 
  private:

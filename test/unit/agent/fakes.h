@@ -35,7 +35,10 @@ class FakeCapture : public CaptureMaps {
         }
       }
     }
-    journal_.push_back("set_pod " + std::to_string(pod.slot) + (pod.enrolled ? " enrolled" : " wired") +
+    journal_.push_back("set_pod " + std::to_string(pod.slot) +
+                       (pod.enrolled  ? " enrolled"
+                        : pod.leaving ? " leaving"
+                                      : " wired") +
                        (pod.inbound == bpf::InboundPlaintext::kCheck  ? " check"
                         : pod.inbound == bpf::InboundPlaintext::kDrop ? " drop"
                                                                       : " pass"));
@@ -56,6 +59,10 @@ class FakeCapture : public CaptureMaps {
   Result<void> set_listener(std::uint32_t slot, bpf::Listener kind, std::uint32_t worker, int fd) override {
     EXPECT_GE(fd, 0);
     listeners[slot].insert({static_cast<int>(kind), worker});
+    return {};
+  }
+  Result<void> use_workers() override {
+    ++workers_used;
     return {};
   }
   [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const override {
@@ -85,6 +92,7 @@ class FakeCapture : public CaptureMaps {
   std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> listeners;
   std::optional<ErrorCode> fail_destinations;
   bool capture_all = false;
+  int workers_used = 0;  ///< how often use_workers() was called
 
  private:
   Journal& journal_;
@@ -98,11 +106,14 @@ class FakeDataPlane : public DataPlane {
     journal_.emplace_back("state");
     last_state = std::move(state);
   }
-  void add_pod(std::shared_ptr<const proxy::PodContext> pod, std::vector<proxy::PodListeners> listeners) override {
+  void add_pod(std::shared_ptr<const proxy::PodContext> pod, std::vector<ListenerSets> listeners) override {
     EXPECT_EQ(listeners.size(), workers());
+    sets[pod->slot].clear();
+    for (const auto& of_worker : listeners) sets[pod->slot].push_back(of_worker.size());
     journal_.push_back("add_pod " + std::to_string(pod->slot) + " as " + pod->workload_uid);
     by_slot[pod->slot] = std::move(pod);
   }
+  void retire_pod(std::uint32_t slot) override { journal_.push_back("retire_pod " + std::to_string(slot)); }
   bool remove_pod(std::uint32_t slot, milliseconds /*timeout*/) override {
     journal_.push_back("remove_pod " + std::to_string(slot));
     by_slot.erase(slot);
@@ -111,6 +122,7 @@ class FakeDataPlane : public DataPlane {
   [[nodiscard]] std::vector<proxy::ConnectionInfo> connections(milliseconds /*timeout*/) override { return {}; }
 
   std::map<std::uint32_t, std::shared_ptr<const proxy::PodContext>> by_slot;
+  std::map<std::uint32_t, std::vector<std::size_t>> sets;  ///< of listeners, by slot, of each worker
   std::shared_ptr<const state::State> last_state;
   bool answers = true;
 
