@@ -8,9 +8,10 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <iterator>
 #include <set>
 
 #include "agent/admin/admin_api.h"
@@ -19,12 +20,15 @@
 #include "agent/data_plane.h"
 #include "agent/enrolment.h"
 #include "agent/events.h"
+#include "agent/handover/giver.h"
+#include "agent/handover/takeover.h"
 #include "agent/identity/cert_manager.h"
 #include "agent/identity/self_signed.h"
 #include "agent/reconcile/reconciler.h"
 #include "agent/registration_server.h"
 #include "agent/version.h"
 #include "tunnel/base/log.h"
+#include "tunnel/base/sys.h"
 #include "tunnel/dns/resolver.h"
 
 namespace weft::agent {
@@ -34,6 +38,12 @@ constexpr milliseconds kListTimeout{1'000};
 /// Longer than any ADD takes from its registration to its end.
 constexpr milliseconds kSettleTime{5'000};
 constexpr milliseconds kDrainPoll{50};
+/// How long an agent that takes over waits for its configuration, while the other one goes on.
+constexpr milliseconds kConfigurationTime{100'000};
+constexpr milliseconds kCertificateTime{10'000};
+/// What peers may take to end tunnels that carry nothing any more.
+constexpr milliseconds kTunnelTime{30'000};
+constexpr milliseconds kOutlivePoll{200};
 
 void raise_fd_limit() {
   rlimit limit{};
@@ -114,12 +124,20 @@ struct Agent::Impl {
   std::unique_ptr<CertManager> cert_manager;
   std::unique_ptr<WantedIdentities> wanted;
   KernelNetns netns;
+  Predecessors predecessors;
   std::unique_ptr<Enrolment> enrolment;
   std::unique_ptr<Reconciler> reconciler;
   std::unique_ptr<RegistrationServer> registration;
   std::unique_ptr<control::Source> source;
   std::unique_ptr<EventLog> events;
   std::vector<std::unique_ptr<admin::HttpServer>> servers;
+  Fd retired;  ///< readable when another agent has taken over
+  std::unique_ptr<HandoverGiver> giver;
+  std::unique_ptr<HandoverServer> handover;
+  // While this one takes over.
+  Generation self;
+  std::optional<Takeover> takeover;
+  Estate estate;
 
   /// The resolver calls the workers, which go before it.
   ~Impl() {
@@ -130,13 +148,25 @@ struct Agent::Impl {
   Result<void> make_workers();
   Result<void> make_enrolment();
   Result<void> start_source();
+  Result<void> start_enrolment();
   Result<void> serve();
+  Result<void> meet_predecessor();
+  Result<void> take_over();
+  Result<void> start_handover();
+  [[nodiscard]] Fd inherited(const std::string& name);
+  [[nodiscard]] Fd inherited(const std::string& name, const Endpoint& address);
+  [[nodiscard]] std::string handover_path() const { return config.run_dir + "/handover.sock"; }
   [[nodiscard]] std::shared_ptr<const admin::AdminSources> admin_sources();
   [[nodiscard]] std::vector<std::string> not_ready() const;
   [[nodiscard]] std::vector<PodStatus> pods() const;
   [[nodiscard]] std::map<std::string, std::uint64_t> reconciled() const;
-  void wait_for_end() const;
+  /// False when another agent has taken over.
+  [[nodiscard]] bool wait_for_end() const;
+  [[nodiscard]] bool is_retired() const;
+  void log_signal() const;
+  void stop();
   void drain();
+  void outlive();
 };
 
 Result<void> Agent::Impl::build() {
@@ -156,10 +186,66 @@ Result<void> Agent::Impl::build() {
   if (!loaded) return Failure(loaded.error());
   ca = std::move(*loaded);
   for (auto step :
-       {&Impl::load_capture, &Impl::make_workers, &Impl::make_enrolment, &Impl::start_source, &Impl::serve}) {
+       {&Impl::meet_predecessor, &Impl::load_capture, &Impl::make_workers, &Impl::make_enrolment, &Impl::start_source,
+        &Impl::take_over, &Impl::start_enrolment, &Impl::serve, &Impl::start_handover}) {
     if (auto done = (this->*step)(); !done) return done;
   }
   return {};
+}
+
+/// First of all, since what it says may be that this one must not start.
+Result<void> Agent::Impl::meet_predecessor() {
+  self = {.number = 1, .version = kVersion, .pid = ::getpid(), .started = Clock::real().wall_now(), .load = {}};
+  auto met = Takeover::begin(handover_path(), kVersion);
+  if (!met) return Failure(met.error());
+  takeover = std::move(*met);
+  if (!takeover) return {};
+  const Generation& other = takeover->welcome().generation;
+  self.number = other.number + 1;
+  log::info("taking over from a running agent version={} pid={} generation={}", other.version, other.pid, other.number);
+  return {};
+}
+
+/// The other agent serves until this one has what it needs to serve at once.
+Result<void> Agent::Impl::take_over() {
+  if (!takeover) return {};
+  const auto wait_until = [](milliseconds time, const auto& condition) {
+    const auto deadline = Clock::real().now() + time;
+    while (!condition() && Clock::real().now() < deadline) ::poll(nullptr, 0, 5);
+    return condition();
+  };
+  const auto& identities = takeover->welcome().identities;
+  wanted->set(identities);
+  if (!wait_until(kConfigurationTime, [this] { return enrolment->state() != nullptr; })) {
+    return fail(ErrorCode::kTimeout, "take over from the running agent: there is no configuration yet (" +
+                                         source->status() + "), so that one goes on");
+  }
+  const auto missing = [&] {
+    return std::ranges::count_if(identities, [this](const auto& i) { return certificates.get(i) == nullptr; });
+  };
+  if (!wait_until(kCertificateTime, [&] { return missing() == 0; }))
+    log::warn("taking over without certificates, new connections of their pods wait missing={}", missing());
+  auto held = takeover->hold();
+  if (!held) return Failure(held.error());
+  if (auto done = takeover->retire(); !done) return done;
+  estate = std::move(*held);
+  predecessors.add(takeover->welcome().generation, takeover->take_channel());
+  for (auto& other : estate.predecessors) predecessors.add(other.generation, HandoverChannel(std::move(other.channel)));
+  return {};
+}
+
+/// What another agent had, by its name; -1 where it had nothing of the kind.
+Fd Agent::Impl::inherited(const std::string& name) {
+  const auto found = std::ranges::find(estate.sockets, name, &NamedSocket::name);
+  return found == estate.sockets.end() ? Fd() : std::move(found->fd);
+}
+
+/// The same, where it has the address that is wanted now.
+Fd Agent::Impl::inherited(const std::string& name, const Endpoint& address) {
+  Fd socket = inherited(name);
+  const auto local = socket ? sys::local_endpoint(socket.get()) : Result<Endpoint>(Endpoint());
+  if (!local || local->address != address.address || (address.port != 0 && local->port != address.port)) return {};
+  return socket;
 }
 
 Result<void> Agent::Impl::load_capture() {
@@ -209,8 +295,7 @@ Result<void> Agent::Impl::make_enrolment() {
   enrolment =
       std::make_unique<Enrolment>(std::move(settings), *maps, *workers, netns, std::move(*records),
                                   [this](const std::vector<state::Identity>& identities) { wanted->set(identities); });
-  if (auto started = enrolment->start(); !started) return started;
-
+  enrolment->on_forget([this](std::uint32_t slot) { predecessors.forget(slot); });
   reconciler =
       std::make_unique<Reconciler>(ReconcileConfig{.bpf_root = config.bpf_root,
                                                    .cache_dir = config.cni_cache_dir,
@@ -218,29 +303,37 @@ Result<void> Agent::Impl::make_enrolment() {
                                                    .interval = config.reconcile_interval,
                                                    .settle_time = std::min(config.reconcile_interval, kSettleTime)},
                                    *enrolment);
-
-  RegistrationServerConfig server;
-  server.socket_path = config.socket;
-  auto opened = RegistrationServer::start(std::move(server), [this](cni::Request request) {
-    auto reply = enrolment->handle(std::move(request));
-    if (reply.created) reconciler->pod_registered();
-    return reply;
-  });
-  if (!opened) return Failure(opened.error());
-  registration = std::move(*opened);
   return {};
 }
 
 Result<void> Agent::Impl::start_source() {
   source = std::make_unique<control::LocalFile>(config.local_config);
-  auto started = source->start([this](Result<std::shared_ptr<const state::State>> state) {
+  return source->start([this](Result<std::shared_ptr<const state::State>> state) {
     if (!state) return;
     const bool first = enrolment->state() == nullptr;
     enrolment->apply(std::move(*state));
     if (first) reconciler->wake();
   });
-  if (started) reconciler->start();
-  return started;
+}
+
+Result<void> Agent::Impl::start_enrolment() {
+  std::optional<Inheritance> inheritance;
+  if (takeover) inheritance = Inheritance{.listeners = std::move(estate.listeners)};
+  if (auto started = enrolment->start(std::move(inheritance)); !started) return started;
+  RegistrationServerConfig server;
+  server.socket_path = config.socket;
+  auto opened = RegistrationServer::start(
+      std::move(server),
+      [this](cni::Request request) {
+        auto reply = enrolment->handle(std::move(request));
+        if (reply.created) reconciler->pod_registered();
+        return reply;
+      },
+      inherited(registration_name(config.socket)));
+  if (!opened) return Failure(opened.error());
+  registration = std::move(*opened);
+  reconciler->start();
+  return {};
 }
 
 Result<void> Agent::Impl::serve() {
@@ -258,10 +351,33 @@ Result<void> Agent::Impl::serve() {
        {std::tuple{"admin", config.admin, &admin::admin_routes, kAdminThreads},
         {"metrics", config.metrics, &admin::metrics_routes, admin::HttpServer::kThreads},
         {"ready", config.ready, &admin::ready_routes, admin::HttpServer::kThreads}}) {
-    auto server = admin::HttpServer::start(name, address, routes(sources), threads);
+    auto server = admin::HttpServer::start(name, address, routes(sources), threads, inherited(name, address));
     if (!server) return Failure(server.error());
     servers.push_back(std::move(*server));
   }
+  return {};
+}
+
+Result<void> Agent::Impl::start_handover() {
+  takeover.reset();
+  estate = {};
+  retired.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!retired) return fail_errno(errno, "make an eventfd");
+  HandoverParts parts{.self = self,
+                      .socket_path = config.socket,
+                      .workers = workers.get(),
+                      .enrolment = enrolment.get(),
+                      .reconciler = reconciler.get(),
+                      .registration = registration.get(),
+                      .events = events.get(),
+                      .predecessors = &predecessors,
+                      .servers = {},
+                      .retired = [this] { ::eventfd_write(retired.get(), 1); }};
+  for (const auto& server : servers) parts.servers.emplace_back(server->name(), server.get());
+  giver = std::make_unique<HandoverGiver>(std::move(parts));
+  auto started = HandoverServer::start(handover_path(), *giver);
+  if (!started) return Failure(started.error());
+  handover = std::move(*started);
   return {};
 }
 
@@ -304,7 +420,18 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   sources->captures_all = [this] { return enrolment->captures_all(); };
   sources->certificate_status = [this] { return cert_manager->status(); };
   sources->certificates = [this] { return certificates.all(); };
-  sources->connections = [this] { return workers->connections(kListTimeout); };
+  sources->connections = [this] {
+    auto all = workers->connections(kListTimeout);
+    std::ranges::move(predecessors.connections(), std::back_inserter(all));
+    return all;
+  };
+  sources->generations = [this] {
+    auto all = predecessors.generations();
+    all.push_back(self);
+    all.back().load = workers->load(kListTimeout);
+    std::ranges::sort(all, {}, &Generation::number);
+    return all;
+  };
   sources->not_ready = [this] { return not_ready(); };
   sources->source_status = [this] { return source->status(); };
   sources->quit = [this] { ::eventfd_write(quit.get(), 1); };
@@ -320,15 +447,35 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   return sources;
 }
 
-void Agent::Impl::wait_for_end() const {
-  pollfd watched[2] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}};
-  while (::poll(watched, 2, -1) < 0 && errno == EINTR) {
+bool Agent::Impl::wait_for_end() const {
+  pollfd watched[3] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}, {retired.get(), POLLIN, 0}};
+  while (::poll(watched, 3, -1) < 0 && errno == EINTR) {
   }
-  if ((watched[0].revents & POLLIN) == 0) return;
+  if (watched[2].revents != 0) return false;
+  if (watched[0].revents != 0) log_signal();
+  return true;
+}
+
+void Agent::Impl::log_signal() const {
   signalfd_siginfo info{};
   if (::read(signals.get(), &info, sizeof info) == sizeof info) {
     log::info("signal received signal={} from_pid={}", info.ssi_signo, info.ssi_pid);
   }
+}
+
+void Agent::Impl::stop() {
+  log::info("weft-agent stops");
+  events->stop();
+  registration->stop();
+  source->stop();
+  reconciler->stop();
+  enrolment->stop();
+  drain();
+}
+
+bool Agent::Impl::is_retired() const {
+  pollfd watched{retired.get(), POLLIN, 0};
+  return ::poll(&watched, 1, 0) > 0;
 }
 
 /// Connections live on until they end or the time is up; a second signal ends the wait.
@@ -342,6 +489,31 @@ void Agent::Impl::drain() {
     live = workers->connections(kListTimeout).size();
   }
   if (live > 0) log::warn("stopping with live connections count={}", live);
+}
+
+/// Another agent runs the node. This one's connections live on until they end, or the time is up where it has a limit:
+/// under the policies of every snapshot that comes. What stops a pod of Kubernetes begins with SIGTERM and has a limit
+/// of its own, so the first signal is no reason to cut them.
+void Agent::Impl::outlive() {
+  log::info("another agent has taken over, this one carries its connections to their end generation={}", self.number);
+  servers.clear();
+  const auto now = [] { return Clock::real().now(); };
+  const auto began = now();
+  SteadyTime last_connection = began;
+  int signals_seen = 0;
+  proxy::WorkerLoad load;
+  for (;;) {
+    load = workers->load(kListTimeout);
+    if (load.connections > 0) last_connection = now();
+    if (load.connections == 0 && (load.tunnels == 0 || now() - last_connection > kTunnelTime)) break;
+    if (config.handover_timeout.count() > 0 && now() - began > config.handover_timeout) break;
+    pollfd signal{signals.get(), POLLIN, 0};
+    if (::poll(&signal, 1, static_cast<int>(kOutlivePoll.count())) <= 0) continue;
+    log_signal();
+    if (++signals_seen > 1) break;
+    log::info("connections live on, a second signal ends them connections={}", load.connections);
+  }
+  if (load.connections > 0) log::warn("stopping with live connections count={}", load.connections);
 }
 
 Agent::Agent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -358,14 +530,15 @@ Result<std::unique_ptr<Agent>> Agent::start(const Config& config) {
 }
 
 void Agent::run() {
-  impl_->wait_for_end();
-  log::info("weft-agent stops");
-  impl_->events->stop();
-  impl_->registration->stop();
+  if (impl_->wait_for_end()) {
+    // A takeover that is under way comes about or not; after this there is no other.
+    impl_->handover->stop();
+    if (!impl_->is_retired()) return impl_->stop();
+  }
+  impl_->outlive();
+  impl_->handover->stop();
   impl_->source->stop();
-  impl_->reconciler->stop();
   impl_->enrolment->stop();
-  impl_->drain();
 }
 
 }  // namespace weft::agent

@@ -66,6 +66,7 @@ struct Attachment {
   std::optional<SteadyTime> leaving_since;
   SteadyTime registered;  ///< or taken up
   bpf::InboundPlaintext inbound = bpf::InboundPlaintext::kPass;
+  std::optional<bpf::Pod> in_map;                ///< what the map says, while it is taken up from a running agent
   Decision::Kind kind = Decision::Kind::kPlain;  ///< of the last decision
   std::string reason;                            ///< of the last decision
   Observation observation;                       ///< of the last reconciliation

@@ -21,6 +21,7 @@ struct Raw {
   std::string ready = "0.0.0.0:15021";
   std::string log_format = "text";
   std::int64_t drain_timeout_ms = 5'000;
+  std::int64_t handover_timeout_ms = 0;
   std::int64_t reconcile_interval_ms = 60'000;
 };
 
@@ -35,7 +36,8 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--socket", config.socket, "WEFT_SOCKET", "where weft-cni finds the agent");
   option("--bpf-root", config.bpf_root, "WEFT_BPF_ROOT", "where programs and maps are pinned; below a mounted bpffs");
   option("--ca-dir", config.ca_dir, "WEFT_CA_DIR", "the mesh's CA, made by `weftctl ca init DIR`");
-  option("--run-dir", config.run_dir, "WEFT_RUN_DIR", "registration records; on a tmpfs");
+  option("--run-dir", config.run_dir, "WEFT_RUN_DIR",
+         "registration records, and the socket on which agents take over from each other; on a tmpfs");
   option("--admin", raw.admin, "WEFT_ADMIN", "admin API; changes are taken from loopback only");
   option("--metrics", raw.metrics, "WEFT_METRICS", "GET /metrics");
   option("--ready", raw.ready, "WEFT_READY", "GET /healthz/ready");
@@ -52,6 +54,8 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--log-format", raw.log_format, "WEFT_LOG_FORMAT", "text or json");
   option("--drain-timeout-ms", raw.drain_timeout_ms, "WEFT_DRAIN_TIMEOUT_MS",
          "how long connections may live on after SIGTERM");
+  option("--handover-timeout-ms", raw.handover_timeout_ms, "WEFT_HANDOVER_TIMEOUT_MS",
+         "how long connections may live on after another agent has taken over; 0: until they end");
   option("--cni-conf-dir", config.cni_conf_dir, "WEFT_CNI_CONF_DIR",
          "network configuration lists: pods of those with weft-cni that are older than it are taken up; empty: none");
   option("--cni-cache-dir", config.cni_cache_dir, "WEFT_CNI_CACHE_DIR", "where libcni remembers the pods of this node");
@@ -107,6 +111,10 @@ Result<void> check(Config& config, const Raw& raw) {
     return bad("--drain-timeout-ms", std::to_string(raw.drain_timeout_ms), "0 to 86400000");
   }
   config.drain_timeout = milliseconds(raw.drain_timeout_ms);
+  if (raw.handover_timeout_ms < 0 || raw.handover_timeout_ms > 86'400'000) {
+    return bad("--handover-timeout-ms", std::to_string(raw.handover_timeout_ms), "0 to 86400000");
+  }
+  config.handover_timeout = milliseconds(raw.handover_timeout_ms);
   if (raw.reconcile_interval_ms < 100 || raw.reconcile_interval_ms > 86'400'000) {
     return bad("--reconcile-interval-ms", std::to_string(raw.reconcile_interval_ms), "100 to 86400000");
   }

@@ -33,6 +33,7 @@ struct Config {
   std::string cni_cache_dir = "/var/lib/cni/results";  ///< where libcni remembers what it set up
   milliseconds reconcile_interval{60'000};
   milliseconds drain_timeout{5'000};  ///< how long connections may live on after a signal to stop
+  milliseconds handover_timeout{0};   ///< the same after another agent has taken over; 0: until they end
 };
 
 /// The text of --help or --version, which end the process well.

@@ -67,12 +67,14 @@ void Enrolment::run_sweeps() {
 
 Result<void> Enrolment::write_pod(const Attachment& attachment) {
   const Registration& r = attachment.registration;
-  return capture_.set_pod({.slot = r.slot,
-                           .addresses = r.addresses,
-                           .host_ifindex = r.host_ifindex,
-                           .enrolled = r.enrolled,
-                           .leaving = attachment.leaving_since.has_value(),
-                           .inbound = attachment.inbound});
+  const bpf::Pod pod{.slot = r.slot,
+                     .addresses = r.addresses,
+                     .host_ifindex = r.host_ifindex,
+                     .enrolled = r.enrolled,
+                     .leaving = attachment.leaving_since.has_value(),
+                     .inbound = attachment.inbound};
+  if (attachment.in_map == pod) return {};
+  return capture_.set_pod(pod);
 }
 
 Result<void> Enrolment::wire(Attachment& attachment) {

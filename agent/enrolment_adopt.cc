@@ -50,6 +50,8 @@ Result<std::size_t> Enrolment::remove_strangers() {
       owner->second.registration.enrolled = pod.enrolled;
       if (mode_ == Mode::kNotStarted) {
         owner->second.inbound = pod.inbound;
+        // A killed agent may have written one map and not the other.
+        if (inheritance_) owner->second.in_map = pod;
         if (pod.leaving) owner->second.leaving_since = Clock::real().now();
       }
       continue;
@@ -80,7 +82,9 @@ Result<void> Enrolment::adopt() {
   if (auto removed = remove_strangers(); !removed) return Failure(removed.error());
   for (auto& [key, attachment] : attachments_) {
     const Registration& r = attachment.registration;
-    if (auto made = take_up(attachment); !made) {
+    auto made = take_up(attachment);
+    attachment.in_map.reset();
+    if (!made) {
       log::error("pod not taken up pod={} error={}", r.pod(), log::quote(made.error().message()));
       continue;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/registration_server.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -73,10 +74,11 @@ bool is_gone(int client) {
 
 }  // namespace
 
-Result<std::unique_ptr<RegistrationServer>> RegistrationServer::start(RegistrationServerConfig config,
-                                                                      Handler handler) {
+Result<std::unique_ptr<RegistrationServer>> RegistrationServer::start(RegistrationServerConfig config, Handler handler,
+                                                                      Fd listener) {
   std::unique_ptr<RegistrationServer> server(new RegistrationServer(std::move(config), std::move(handler)));
-  if (auto opened = server->open(); !opened) return Failure(opened.error());
+  auto opened = listener ? server->use(std::move(listener)) : server->open();
+  if (!opened) return Failure(opened.error());
   server->threads_.emplace_back([raw = server.get()] { raw->accept_loop(); });
   for (std::uint32_t i = 0; i < server->config_.threads; ++i) {
     server->threads_.emplace_back([raw = server.get()] { raw->serve_loop(); });
@@ -103,12 +105,37 @@ Result<void> RegistrationServer::open() {
     return fail_errno(errno, "bind the registration socket " + path);
   }
   if (::listen(fd->get(), 128) < 0) return fail_errno(errno, "listen on the registration socket " + path);
+  return use(std::move(*fd));
+}
+
+Result<void> RegistrationServer::use(Fd listener) {
+  // Somebody else may have taken what it said is there.
+  if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) < 0) return fail_errno(errno, "use the registration socket");
   struct stat st {};
-  if (::lstat(path.c_str(), &st) == 0) socket_inode_ = st.st_ino;
+  if (::lstat(config_.socket_path.c_str(), &st) == 0) socket_inode_ = st.st_ino;
   wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return fail_errno(errno, "make an eventfd");
-  listener_ = std::move(*fd);
+  listener_ = std::move(listener);
   return {};
+}
+
+Fd RegistrationServer::listener() const { return Fd(::fcntl(listener_.get(), F_DUPFD_CLOEXEC, 0)); }
+
+void RegistrationServer::hold() {
+  std::unique_lock lock(mutex_);
+  held_ = true;
+  idle_.wait(lock, [this] { return waiting_.empty() && serving_ == 0; });
+}
+
+void RegistrationServer::go_on() {
+  const std::lock_guard lock(mutex_);
+  held_ = false;
+  work_.notify_all();
+}
+
+void RegistrationServer::abandon() {
+  const std::lock_guard lock(mutex_);
+  socket_inode_ = 0;
 }
 
 RegistrationServer::~RegistrationServer() { stop(); }
@@ -137,10 +164,14 @@ void RegistrationServer::accept_loop() {
     if (::poll(watched, 2, -1) < 0 && errno != EINTR) break;
     if (watched[1].revents != 0) return;
     if ((watched[0].revents & POLLIN) == 0) continue;
+    std::unique_lock lock(mutex_);
+    work_.wait(lock, [this] { return !held_ || stopping_; });
+    // Under the lock, so that hold() knows of whoever has been taken.
     Fd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (client) {
       enqueue(std::move(client));
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM) {
+      lock.unlock();
       // The client waits in the backlog; try again when something may have been closed, without spinning.
       log::error("accept on the registration socket failed error={}", log::quote(std::strerror(errno)));
       errors_.fetch_add(1, std::memory_order_relaxed);
@@ -150,15 +181,15 @@ void RegistrationServer::accept_loop() {
   log::error("registration socket lost error={}", log::quote(std::strerror(errno)));
 }
 
+/// Under the lock.
 void RegistrationServer::enqueue(Fd client) {
   set_timeouts(client.get(), config_.io_timeout);
-  const std::lock_guard lock(mutex_);
   if (stopping_ || waiting_.size() >= config_.max_waiting) {
     errors_.fetch_add(1, std::memory_order_relaxed);
     return;
   }
   waiting_.push_back(std::move(client));
-  work_.notify_one();
+  work_.notify_all();
 }
 
 void RegistrationServer::serve_loop() {
@@ -170,8 +201,11 @@ void RegistrationServer::serve_loop() {
       if (stopping_) return;
       client = std::move(waiting_.front());
       waiting_.pop_front();
+      ++serving_;
     }
     serve(client);
+    const std::lock_guard lock(mutex_);
+    if (--serving_ == 0 && waiting_.empty()) idle_.notify_all();
   }
 }
 

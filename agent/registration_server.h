@@ -35,15 +35,25 @@ class RegistrationServer {
   /// Called from the server's threads, several at the same time.
   using Handler = std::function<cni::Reply(cni::Request)>;
 
-  /// Makes the socket's directory and the socket, and starts. A socket that nobody answers on is replaced. Errors:
-  /// kUnavailable where another agent answers on the path, kInvalid where the path is too long or is no socket, errno.
-  static Result<std::unique_ptr<RegistrationServer>> start(RegistrationServerConfig config, Handler handler);
+  /// Makes the socket's directory and the socket, or goes on with the listener of another agent, and starts. A socket
+  /// that nobody answers on is replaced. Errors: kUnavailable where another agent answers on the path, kInvalid where
+  /// the path is too long or is no socket, errno.
+  static Result<std::unique_ptr<RegistrationServer>> start(RegistrationServerConfig config, Handler handler,
+                                                           Fd listener = {});
   ~RegistrationServer();
   RegistrationServer(const RegistrationServer&) = delete;
   RegistrationServer& operator=(const RegistrationServer&) = delete;
 
   /// Closes and unlinks the socket, lets requests under way end, and joins the threads.
   void stop();
+
+  /// Lets requests under way end and takes no more until go_on(): they wait in the socket's queue.
+  void hold();
+  void go_on();
+  /// A duplicate of the listener, for the agent that takes over; -1 where there is no descriptor left.
+  [[nodiscard]] Fd listener() const;
+  /// After hold(): leaves the socket to the other agent. stop() then only joins the threads.
+  void abandon();
 
   /// Requests refused or failed since the start: packets that could not be read or understood, peers that may not ask,
   /// clients turned away, and error replies.
@@ -54,6 +64,7 @@ class RegistrationServer {
   RegistrationServer(RegistrationServerConfig config, Handler handler)
       : config_(std::move(config)), handler_(std::move(handler)) {}
   Result<void> open();
+  Result<void> use(Fd listener);
   void accept_loop();
   void serve_loop();
   void enqueue(Fd client);
@@ -71,7 +82,9 @@ class RegistrationServer {
   std::mutex mutex_;
   std::condition_variable work_;
   std::deque<Fd> waiting_;
-  bool stopping_ = false;
+  bool stopping_ = false, held_ = false;
+  std::size_t serving_ = 0;  ///< requests under way
+  std::condition_variable idle_;
   std::atomic<std::uint64_t> errors_{0}, requests_{0};
   std::vector<std::thread> threads_;
 };

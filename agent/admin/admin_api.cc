@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "agent/admin/certificate_dump.h"
 #include "agent/admin/config_dump.h"
 #include "agent/admin/explain_view.h"
 #include "agent/admin/mesh_views.h"
@@ -32,6 +33,12 @@ HttpResponse list_of(const List& items) {
   return json_response(list);
 }
 
+HttpResponse connections_of(const AdminSources& sources) {
+  json list = json::array();
+  for (const auto& connection : sources.connections()) list.push_back(agent::to_json(connection));
+  return json_response(list);
+}
+
 HttpResponse counters_of(const AdminSources& sources) {
   auto counters = sources.metrics.counters();
   if (!counters) return HttpResponse::text(500, "read the capture counters: " + counters.error().message());
@@ -40,6 +47,15 @@ HttpResponse counters_of(const AdminSources& sources) {
     list.push_back({{"program", c.program}, {"verdict", c.verdict}, {"reason", c.reason}, {"packets", c.packets}});
   }
   return json_response(list);
+}
+
+json generations_of(const AdminSources& sources) {
+  json list = json::array();
+  for (const auto& generation : sources.generations()) {
+    list.push_back(agent::to_json(generation));
+    list.back()["started"] = rfc3339(generation.started);
+  }
+  return list;
 }
 
 HttpResponse status_of(const AdminSources& sources) {
@@ -60,6 +76,7 @@ HttpResponse status_of(const AdminSources& sources) {
                         {"policies", state ? state->policies().size() : 0},
                         {"certificates", sources.certificates().size()},
                         {"connections", sources.connections().size()},
+                        {"generations", generations_of(sources)},
                         {"openFds", open_fds()}});
 }
 
@@ -150,7 +167,7 @@ HttpRoutes admin_routes(const Sources& sources) {
   routes[{"GET", "/policies"}] = view(sources, policies_view);
   routes[{"GET", "/certificates"}] = answer(sources, certificates_of);
   routes[{"GET", "/explain"}] = [sources](const HttpRequest& request) { return explain_of(*sources, request); };
-  routes[{"GET", "/connections"}] = [sources](const HttpRequest&) { return list_of(sources->connections()); };
+  routes[{"GET", "/connections"}] = answer(sources, connections_of);
   routes[{"GET", "/events"}] =
       from_loopback([sources](const HttpRequest& r) { return events_response(r, sources->events); });
   routes[{"POST", "/logging"}] =

@@ -12,6 +12,7 @@
 #include "agent/admin/event_dump.h"
 #include "agent/admin/http_server.h"
 #include "agent/enrolment.h"
+#include "agent/handover/messages.h"
 #include "agent/identity/cert_manager.h"
 #include "tunnel/hbone/cert_store.h"
 #include "tunnel/proxy/worker.h"
@@ -29,12 +30,13 @@ struct AdminSources {
   std::function<std::vector<std::shared_ptr<const hbone::TlsIdentity>>()> certificates;
   std::function<std::vector<agent::CertManager::Status>()> certificate_status;
   std::function<std::vector<proxy::ConnectionInfo>()> connections;
-  std::function<std::vector<std::string>()> not_ready;  ///< what is still missing; empty: ready
-  std::function<std::string()> source_status;           ///< one line about where the configuration comes from
-  std::function<void()> quit;                           ///< begins an orderly stop and returns
-  std::shared_ptr<prometheus::Registry> registry;       ///< the connection metrics
-  MetricSources metrics;                                ///< also the pods and the packet counters
-  EventFunction events;                                 ///< waits as long as the query says
+  std::function<std::vector<agent::Generation>()> generations;  ///< this agent, and those before it that still carry
+  std::function<std::vector<std::string>()> not_ready;          ///< what is still missing; empty: ready
+  std::function<std::string()> source_status;                   ///< one line about where the configuration comes from
+  std::function<void()> quit;                                   ///< begins an orderly stop and returns
+  std::shared_ptr<prometheus::Registry> registry;               ///< the connection metrics
+  MetricSources metrics;                                        ///< also the pods and the packet counters
+  EventFunction events;                                         ///< waits as long as the query says
 };
 
 /// The admin address: GET /config_dump, /pods, /workloads, /services, /policies, /certificates, /connections,

@@ -228,21 +228,6 @@ json to_json(const Policy& p) {
           {"rules", rules}};
 }
 
-json to_json(const proxy::ConnectionInfo& c) {
-  json object = {{"pod", c.pod},
-                 {"direction", c.direction},
-                 {"source", c.source.to_string()},
-                 {"destination", c.destination.to_string()},
-                 {"sourceIdentity", c.source_identity},
-                 {"destinationIdentity", c.destination_identity},
-                 {"service", c.service},
-                 {"bytesSent", c.bytes_sent},
-                 {"bytesReceived", c.bytes_received},
-                 {"ageSeconds", c.age_seconds}};
-  if (c.hbone.address.valid()) object["hbone"] = c.hbone.to_string();
-  return object;
-}
-
 json to_json(const bpf::PodTraffic& traffic) {
   json drops = json::object();
   for (const auto& drop : traffic.drops) drops[std::string(drop.reason)] = drop.packets;

@@ -19,7 +19,6 @@ namespace weft::admin {
 [[nodiscard]] nlohmann::json to_json(const state::Policy& policy);
 /// Certificates without their keys: PEM in base64, serial number, validity in RFC 3339.
 [[nodiscard]] nlohmann::json to_json(const hbone::TlsIdentity& certificate);
-[[nodiscard]] nlohmann::json to_json(const proxy::ConnectionInfo& connection);
 [[nodiscard]] nlohmann::json to_json(const bpf::PodTraffic& traffic);
 /// With `traffic` where the pod is wired.
 [[nodiscard]] nlohmann::json to_json(const agent::PodStatus& pod);

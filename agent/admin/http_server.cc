@@ -1,21 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/admin/http_server.h"
 
+#include <fcntl.h>
 #include <httplib.h>
-#include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <atomic>
+#include <cerrno>
 #include <thread>
 
 #include "tunnel/base/clock.h"
 #include "tunnel/base/log.h"
+#include "tunnel/base/sys.h"
 
 namespace weft::admin {
 namespace {
 
 constexpr time_t kIoTimeoutSeconds = 5;
+constexpr time_t kIdleSeconds = 1;
 constexpr std::size_t kMaxBody = 16 * 1024;
+constexpr int kBacklog = 128;
+
+/// The library shuts its listener down when it stops, for every process that has it: one that is handed over must be
+/// taken from it before.
+class Server final : public httplib::Server {
+ public:
+  void adopt(int listener) { svr_sock_ = listener; }
+  void abandon() { svr_sock_ = -1; }
+};
+
+/// Not with SO_REUSEPORT: a second agent would share the port and nobody would notice.
+Result<Fd> listen_on(const std::string& name, const Endpoint& address) {
+  const auto failed = [&](Error error) {
+    const char* cause = error.errno_value == EADDRINUSE      ? " (is it taken by another agent?)"
+                        : error.errno_value == EADDRNOTAVAIL ? " (it is no address of this machine)"
+                                                             : "";
+    error.code = ErrorCode::kUnavailable;
+    error.context = "open the " + name + " address: " + error.context + cause;
+    return Failure(std::move(error));
+  };
+  auto fd = sys::socket(address.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM);
+  if (!fd) return fd;
+  if (auto reused = sys::set_option(fd->get(), SOL_SOCKET, SO_REUSEADDR, 1); !reused) return Failure(reused.error());
+  // An agent that another one has taken over from lets go within kIdleSeconds; that other one may have died.
+  const SteadyTime until = Clock::real().now() + std::chrono::seconds(2 * kIdleSeconds);
+  auto bound = sys::bind(fd->get(), address.to_sockaddr());
+  while (!bound && bound.error().errno_value == EADDRINUSE && Clock::real().now() < until) {
+    ::poll(nullptr, 0, 20);
+    bound = sys::bind(fd->get(), address.to_sockaddr());
+  }
+  if (!bound) return failed(bound.error());
+  if (auto listening = sys::listen(fd->get(), kBacklog); !listening) return failed(listening.error());
+  return fd;
+}
 
 HttpRequest request_of(const httplib::Request& from) {
   HttpRequest request{.method = from.method, .path = from.path, .query = {}, .from_loopback = false};
@@ -39,11 +77,8 @@ void configure(httplib::Server& server, std::size_t threads) {
   server.set_write_timeout(kIoTimeoutSeconds, 0);
   server.set_keep_alive_timeout(1);
   server.set_payload_max_length(kMaxBody);
-  // Not the library's default of SO_REUSEPORT: a second agent would share the port and nobody would notice.
-  server.set_socket_options([](int fd) {
-    const int on = 1;
-    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  });
+  // So that the loop notices in time when it is to leave a listener that lives on.
+  server.set_idle_interval(kIdleSeconds, 0);
   server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (response.body.empty()) {
       response.set_content(request.method + " " + request.path + ": " + std::to_string(response.status) + "\n",
@@ -68,8 +103,11 @@ HttpResponse HttpResponse::json(std::string document) {
 }
 
 struct HttpServer::Impl {
-  httplib::Server server;
+  std::string name;
+  Server server;
+  Fd listener;
   Endpoint address;
+  bool abandoned = false;
   std::atomic<bool> ended{false};
   std::thread thread;
 };
@@ -77,15 +115,29 @@ struct HttpServer::Impl {
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 HttpServer::~HttpServer() {
-  impl_->server.stop();
+  if (!impl_->abandoned) {
+    // The library closes what it stops.
+    [[maybe_unused]] const int closed = impl_->listener.release();
+    impl_->server.stop();
+  }
   if (impl_->thread.joinable()) impl_->thread.join();
 }
 
+const std::string& HttpServer::name() const { return impl_->name; }
+
 Endpoint HttpServer::address() const { return impl_->address; }
 
+Fd HttpServer::listener() const { return Fd(::fcntl(impl_->listener.get(), F_DUPFD_CLOEXEC, 0)); }
+
+void HttpServer::abandon() {
+  impl_->abandoned = true;
+  impl_->server.abandon();
+}
+
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const std::string& name, const Endpoint& address,
-                                                      const HttpRoutes& routes, std::size_t threads) {
+                                                      const HttpRoutes& routes, std::size_t threads, Fd listener) {
   auto impl = std::make_unique<Impl>();
+  impl->name = name;
   configure(impl->server, threads);
   for (const auto& [key, handler] : routes) {
     if (key.first == "GET")
@@ -93,21 +145,16 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const std::string& name, c
     else
       impl->server.Post(key.second, wrap(handler));
   }
-  const std::string host = address.address.to_string();
-  impl->address = address;
-  bool bound = false;
-  if (address.port == 0) {
-    const int port = impl->server.bind_to_any_port(host);
-    bound = port > 0;
-    if (bound) impl->address.port = static_cast<std::uint16_t>(port);
-  } else {
-    bound = impl->server.bind_to_port(host, address.port);
+  if (!listener) {
+    auto made = listen_on(name, address);
+    if (!made) return Failure(made.error());
+    listener = std::move(*made);
   }
-  if (!bound) {
-    // The library closes the socket before it returns, and errno with it.
-    return fail(ErrorCode::kUnavailable, "bind the " + name + " address " + address.to_string() +
-                                             ": failed (is it taken by another agent, or not this machine's?)");
-  }
+  auto local = sys::local_endpoint(listener.get());
+  if (!local) return Failure(local.error());
+  impl->address = *local;
+  impl->listener = std::move(listener);
+  impl->server.adopt(impl->listener.get());
   impl->thread = std::thread([raw = impl.get()] {
     raw->server.listen_after_bind();
     raw->ended = true;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "tunnel/base/error.h"
+#include "tunnel/base/fd.h"
 #include "tunnel/base/ip.h"
 
 namespace weft::admin {
@@ -43,16 +44,23 @@ class HttpServer {
  public:
   static constexpr std::size_t kThreads = 2;
 
-  /// Binds, then serves; as many requests at once as there are threads. Errors: kUnavailable naming the address that is
-  /// taken or does not exist.
+  /// Binds, or goes on with the listener of another agent, then serves; as many requests at once as there are threads.
+  /// Errors: kUnavailable naming the address that is taken or does not exist.
   static Result<std::unique_ptr<HttpServer>> start(const std::string& name, const Endpoint& address,
-                                                   const HttpRoutes& routes, std::size_t threads = kThreads);
+                                                   const HttpRoutes& routes, std::size_t threads = kThreads,
+                                                   Fd listener = {});
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
+  [[nodiscard]] const std::string& name() const;
   /// The address with the port that was given where it was 0.
   [[nodiscard]] Endpoint address() const;
+  /// A duplicate of the listener, for the agent that takes over; -1 where there is no descriptor left.
+  [[nodiscard]] Fd listener() const;
+  /// Takes no more requests and leaves the listener to the other agent. The destructor waits for the thread, at most a
+  /// second.
+  void abandon();
 
  private:
   struct Impl;

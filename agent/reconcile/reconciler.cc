@@ -54,6 +54,10 @@ Reconciler::Reconciler(ReconcileConfig config, Enrolment& enrolment)
 Reconciler::~Reconciler() { stop(); }
 
 void Reconciler::start() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = false;
+  }
   thread_ = std::thread([this] { run(); });
 }
 

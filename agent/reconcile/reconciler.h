@@ -50,6 +50,7 @@ class Reconciler {
   Reconciler& operator=(const Reconciler&) = delete;
 
   void start();
+  /// Waits for the pass that is under way. start() may follow.
   void stop();
   /// Asks for a pass now.
   void wake();

@@ -106,9 +106,15 @@ class Node {
   [[nodiscard]] IpAddress address_v6() const;
   [[nodiscard]] std::string bpf_root() const { return bpffs_ + "/weft"; }
   [[nodiscard]] std::string socket() const { return folder_ + "/agent.sock"; }
+  [[nodiscard]] std::string run_dir() const { return folder_ + "/run"; }
 
   /// Starts the agent and waits until it says that it is ready.
   void start_agent();
+  /// Starts another agent, which takes over from the one that runs, and waits until it has; `arguments` come last on
+  /// its command line. The one before is among retired_agents() from then on.
+  void hand_over_agent(const std::vector<std::string>& arguments = {});
+  /// The agents that others have taken over from, the oldest first, those that have ended included.
+  [[nodiscard]] std::vector<std::unique_ptr<Process>>& retired_agents() { return retired_; }
   /// SIGKILL, and nothing that it could do about it.
   void kill_agent();
   /// SIGTERM, and waits for its end; throws when it ends badly (a sanitizer's report counts as that).
@@ -140,7 +146,9 @@ class Node {
   std::string folder_, bpffs_, ended_logs_;
   int pods_made_ = 0;
   std::unique_ptr<FakeFelix> felix_;
+  [[nodiscard]] std::vector<std::string> agent_command() const;
   std::unique_ptr<Process> agent_;
+  std::vector<std::unique_ptr<Process>> retired_;
 };
 
 struct MeshOptions {

@@ -78,30 +78,31 @@ IpAddress Node::next_pod_address(bool v6, int number) const {
   return address(text.str());
 }
 
+std::vector<std::string> Node::agent_command() const {
+  return joined({program("weft-agent"), "--local-config", mesh_->config_path(), "--node", name(), "--socket", socket(),
+                 "--bpf-root", bpf_root(), "--run-dir", run_dir(), "--ca-dir", mesh_->ca_dir(), "--log-level", "debug"},
+                mesh_->options().agent_arguments);
+}
+
 void Node::start_agent() {
-  const std::vector<std::string> arguments = {program("weft-agent"),
-                                              "--local-config",
-                                              mesh_->config_path(),
-                                              "--node",
-                                              name(),
-                                              "--socket",
-                                              socket(),
-                                              "--bpf-root",
-                                              bpf_root(),
-                                              "--run-dir",
-                                              folder_ + "/run",
-                                              "--ca-dir",
-                                              mesh_->ca_dir(),
-                                              "--log-level",
-                                              "debug"};
-  agent_ = std::make_unique<Process>(Process::start(joined(arguments, mesh_->options().agent_arguments),
-                                                    {.netns = &netns_, .environment = {}, .input = {}}));
+  agent_ =
+      std::make_unique<Process>(Process::start(agent_command(), {.netns = &netns_, .environment = {}, .input = {}}));
   const bool ready = eventually(kStartDeadline, [this] {
     return !agent_->running() || http_get(netns_, {address("127.0.0.1"), 15021}, "/healthz/ready").has_value();
   });
   if (!ready || !agent_->running()) {
     throw TestError("weft-agent of " + name() + (ready ? " ended" : " is not ready") + ":\n" + agent_->err());
   }
+}
+
+void Node::hand_over_agent(const std::vector<std::string>& arguments) {
+  auto next = std::make_unique<Process>(
+      Process::start(joined(agent_command(), arguments), {.netns = &netns_, .environment = {}, .input = {}}));
+  if (!next->wait_for_output("weft-agent runs", kStartDeadline)) {
+    throw TestError("weft-agent of " + name() + " does not take over:\n" + next->err() + "\nthe one before it:\n" +
+                    agent().err());
+  }
+  retired_.push_back(std::exchange(agent_, std::move(next)));
 }
 
 void Node::kill_agent() {
@@ -125,7 +126,11 @@ Process& Node::agent() {
   return *agent_;
 }
 
-std::string Node::log() const { return ended_logs_ + (agent_ ? agent_->err() : ""); }
+std::string Node::log() const {
+  std::string all = ended_logs_;
+  for (const auto& retired : retired_) all += retired->err();
+  return all + (agent_ ? agent_->err() : "");
+}
 
 std::string Node::admin(const std::string& path) const {
   auto body = http_get(netns_, {address("127.0.0.1"), 15000}, path);

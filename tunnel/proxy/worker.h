@@ -79,6 +79,7 @@ struct ConnectionInfo {
   std::string source_identity, destination_identity, service;
   std::uint64_t bytes_sent = 0, bytes_received = 0;
   double age_seconds = 0;
+  std::uint32_t generation = 0;  ///< of the agent that carries it, where it is not the one that is asked
 };
 
 /// One data thread: an event loop, the connections and the HBONE pool of its own. Workers share nothing but immutable

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+/// One agent takes over from another under load: nobody notices. WEFT_HANDOVERS says how often each node's agent
+/// changes in the case with load (default 3).
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+
+#include "agent/handover/takeover.h"
+#include "test/netns/mesh_fixture.h"
+
+namespace weft::test {
+namespace {
+
+using agent::HandoverChannel;
+using agent::Takeover;
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+constexpr milliseconds kSoon{15'000};
+
+int handovers() {
+  const char* text = std::getenv("WEFT_HANDOVERS");
+  return text == nullptr ? 3 : std::max(std::atoi(text), 1);
+}
+
+std::size_t lines_of(const Process& process) {
+  const std::string out = process.out();
+  return static_cast<std::size_t>(std::ranges::count(out, '\n'));
+}
+
+class Handover : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    WEFT_NEEDS_ROOT();
+    mesh_ = std::make_unique<Mesh>();
+    client_ = &mesh_->add_pod(1, "shop", "client");
+    web1_ = add_serving_pod(*mesh_, 1, "shop", "web1", true);
+    web2_ = add_serving_pod(*mesh_, 2, "shop", "web2", true);
+  }
+  void TearDown() override {
+    if (!mesh_) return;
+    for (int index : {1, 2}) {
+      const std::string log = mesh_->node(index).log();
+      EXPECT_THAT(log, ::testing::Not(HasSubstr("Sanitizer")));
+      if (HasFailure()) std::fprintf(stderr, "---- the agents of node %d:\n%s\n", index, log.c_str());
+    }
+  }
+
+  Node& node(int index) { return mesh_->node(index); }
+  void hand_over() {
+    for (int index : {1, 2}) node(index).hand_over_agent();
+  }
+  static json status(Node& node) { return json::parse(node.admin("/status")); }
+  static std::uint32_t generation(Node& node) { return status(node).at("generations").back().at("generation"); }
+  /// Every agent that was taken over from has ended well.
+  bool retired_have_ended() {
+    return eventually(kSoon, [this] {
+      bool all = true;
+      for (int index : {1, 2}) {
+        for (auto& agent : node(index).retired_agents()) all = all && agent->wait(milliseconds(0)) == 0;
+      }
+      return all;
+    });
+  }
+  Process load(const Endpoint& to, bool keep_alive) const {
+    std::vector<std::string> arguments = {program("weft-testapp"), "get", to.to_string(), "--count", "100000000"};
+    if (keep_alive) arguments.emplace_back("--keep-alive");
+    return client_->start(arguments);
+  }
+
+  std::unique_ptr<Mesh> mesh_;
+  Pod *client_ = nullptr, *web1_ = nullptr, *web2_ = nullptr;
+};
+
+TEST_F(Handover, NobodyNotices) {
+  std::vector<Process> loads, held;
+  for (const Pod* web : {web1_, web2_}) {
+    for (const Endpoint& to : {web->v4(), web->v6()}) {
+      loads.push_back(load(to, true));
+      loads.push_back(load(to, false));
+      for (int i = 0; i < 3; ++i) held.push_back(client_->hold(to));
+    }
+  }
+  const auto all_go_on = [&](const char* when) {
+    std::vector<std::size_t> before;
+    for (const auto& one : loads) before.push_back(lines_of(one));
+    EXPECT_TRUE(eventually(kSoon, [&] {
+      for (std::size_t i = 0; i < loads.size(); ++i) {
+        if (loads[i].running() && lines_of(loads[i]) < before[i] + 20) return false;
+      }
+      return true;
+    })) << when;
+    for (auto& one : loads) EXPECT_TRUE(one.running()) << when << ": " << one.out().substr(one.out().size() / 2);
+    for (auto& one : held) EXPECT_TRUE(one.running()) << when << ": " << one.out();
+  };
+  all_go_on("before");
+  for (int i = 0; i < handovers(); ++i) {
+    hand_over();
+    all_go_on("after a handover");
+    ASSERT_FALSE(HasFailure());
+  }
+  EXPECT_EQ(generation(node(1)), static_cast<std::uint32_t>(handovers()) + 1);
+  // The first ones live on for what was held before them.
+  for (int index : {1, 2}) {
+    EXPECT_TRUE(node(index).retired_agents().front()->running());
+    const json generations = status(node(index)).at("generations");
+    EXPECT_EQ(generations.front().at("generation"), 1) << generations.dump(2);
+    EXPECT_GT(generations.front().at("connections"), 0) << generations.dump(2);
+  }
+  std::size_t answered = 0;
+  for (const auto& one : loads) answered += lines_of(one);
+  std::printf("  %d handovers of each agent, %zu requests, none failed\n", handovers(), answered);
+  loads.clear();
+  held.clear();
+  EXPECT_TRUE(retired_have_ended());
+  for (int index : {1, 2}) EXPECT_THAT(status(node(index)).at("generations"), SizeIs(1));
+}
+
+TEST_F(Handover, WhatIsHeldIsShownAndStaysUnderPolicy) {
+  Process held = client_->hold(web2_->v4());
+  hand_over();
+  const json connections = json::parse(node(2).admin("/connections"));
+  ASSERT_THAT(connections, SizeIs(1)) << connections.dump(2);
+  EXPECT_EQ(connections[0].at("generation"), 1);
+  EXPECT_EQ(connections[0].at("sourceIdentity"), client_->identity());
+  // Agents of several generations are between the one that is asked and the connection.
+  hand_over();
+  EXPECT_THAT(json::parse(node(2).admin("/connections")), SizeIs(1));
+  EXPECT_TRUE(held.running());
+  mesh_->set_policy(deny_policy("shop", "no-client", principal(*client_)));
+  EXPECT_TRUE(held.wait(kSoon).has_value()) << "a policy that comes after the handover ends it";
+  EXPECT_TRUE(retired_have_ended());
+}
+
+TEST_F(Handover, APodThatGoesTakesItsOldConnectionsAlong) {
+  Pod& brief = *add_serving_pod(*mesh_, 2, "shop", "brief", true);
+  Process held = client_->hold(brief.v4());
+  Process other = client_->hold(web2_->v4());
+  hand_over();
+  mesh_->remove_pod(brief);
+  EXPECT_TRUE(held.wait(kSoon).has_value());
+  EXPECT_TRUE(other.running()) << other.out();
+  EXPECT_TRUE(eventually(kSoon, [&] { return json::parse(node(2).admin("/connections")).size() == 1; }));
+}
+
+TEST_F(Handover, AddAndDelWorkAcrossIt) {
+  hand_over();
+  Pod& late = *add_serving_pod(*mesh_, 1, "shop", "late", true);
+  EXPECT_THAT(client_->get(late.v4()), IsAnswer("late", client_->address_v4()));
+  EXPECT_TRUE(mesh_->chain("check", late).ok());
+  EXPECT_TRUE(mesh_->chain("check", *client_).ok());
+  mesh_->remove_pod(late);
+  EXPECT_TRUE(retired_have_ended());
+}
+
+TEST_F(Handover, GoesToMoreWorkersAndToFewer) {
+  Process requests = load(web2_->v4(), false);
+  for (const char* workers : {"4", "1", "3"}) {
+    SCOPED_TRACE(workers);
+    for (int index : {1, 2}) node(index).hand_over_agent({"--workers", workers});
+    const std::size_t before = lines_of(requests);
+    EXPECT_TRUE(eventually(kSoon, [&] { return !requests.running() || lines_of(requests) > before + 100; }));
+    EXPECT_TRUE(requests.running()) << requests.out().substr(requests.out().size() / 2);
+    EXPECT_TRUE(mesh_->chain("check", *client_).ok());
+  }
+}
+
+TEST_F(Handover, ASuccessorThatDiesBeforeItHasEverythingChangesNothing) {
+  Process requests = load(web1_->v4(), false);
+  ASSERT_TRUE(requests.wait_for_output("server=web1", kSoon));
+  const std::string path = node(1).run_dir() + "/handover.sock";
+  for (int i = 0; i < 3; ++i) {
+    auto begun = Takeover::begin(path, "0.0.0");
+    ASSERT_TRUE(begun) << begun.error().message();
+    ASSERT_TRUE(begun->has_value());
+    EXPECT_THAT((*begun)->welcome().identities, SizeIs(2));
+    if (i == 0) continue;  // it goes before it asks
+    auto estate = (*begun)->hold();
+    ASSERT_TRUE(estate) << estate.error().message();
+    EXPECT_FALSE(estate->listeners.empty());
+    EXPECT_THAT(estate->sockets, SizeIs(4)) << "registration, admin, metrics, ready";
+  }
+  const std::size_t before = lines_of(requests);
+  EXPECT_TRUE(eventually(kSoon, [&] { return !requests.running() || lines_of(requests) > before + 100; }));
+  EXPECT_TRUE(requests.running()) << requests.out();
+  EXPECT_EQ(generation(node(1)), 1U);
+  EXPECT_TRUE(mesh_->chain("check", *client_).ok()) << "and it takes requests of weft-cni again";
+  EXPECT_THAT(node(1).log(), HasSubstr("handover did not come about, this agent goes on"));
+  // The next one may still take over.
+  node(1).hand_over_agent();
+  EXPECT_EQ(generation(node(1)), 2U);
+}
+
+TEST_F(Handover, OneThatCannotStartOrSpeaksOtherwiseIsRefused) {
+  const std::string path = node(1).run_dir() + "/handover.sock";
+  auto channel = HandoverChannel::connect(path, kSoon);
+  ASSERT_TRUE(channel) << channel.error().message();
+  ASSERT_TRUE(channel->send({{"ask", "handover"}, {"protocol", 99}, {"version", "9.9"}, {"pid", 1}}, {}, kSoon));
+  auto answer = channel->receive(kSoon);
+  ASSERT_TRUE(answer) << answer.error().message();
+  EXPECT_THAT(answer->body.value("refused", ""), HasSubstr("protocol 1 of the handover, not 99"));
+  // A CA that cannot be read ends the new agent and not the old one.
+  EXPECT_THROW(node(1).hand_over_agent({"--ca-dir", "/nowhere"}), TestError);
+  EXPECT_THAT(client_->get(web1_->v4()), IsAnswer("web1", client_->address_v4()));
+  EXPECT_EQ(generation(node(1)), 1U);
+}
+
+TEST_F(Handover, TheOldOneEndsAtItsLimitOrAtTheSecondSignal) {
+  Process held = client_->hold(web1_->v4());
+  node(1).hand_over_agent({"--handover-timeout-ms", "300"});
+  node(1).hand_over_agent();
+  auto& retired = node(1).retired_agents();
+  EXPECT_EQ(retired[1]->wait(kSoon), 0) << "it had nothing to carry";
+  retired[0]->signal(SIGTERM);
+  EXPECT_TRUE(retired[0]->wait_for_output("a second signal ends them", kSoon));
+  EXPECT_TRUE(held.running());
+  retired[0]->signal(SIGTERM);
+  EXPECT_EQ(retired[0]->wait(kSoon), 0);
+  EXPECT_TRUE(held.wait(kSoon).has_value());
+
+  Process again = client_->hold(web1_->v4());
+  node(1).hand_over_agent({"--handover-timeout-ms", "300"});
+  EXPECT_TRUE(again.running());
+  Process limited = client_->hold(web1_->v4());
+  node(1).hand_over_agent();
+  EXPECT_EQ(retired[3]->wait(kSoon), 0);
+  EXPECT_TRUE(limited.wait(kSoon).has_value());
+  EXPECT_TRUE(again.running()) << "of the one before, which has no limit";
+}
+
+TEST_F(Handover, ASuccessorThatIsKilledLeavesTheOldConnections) {
+  Process held = client_->hold(web2_->v4());
+  hand_over();
+  node(1).kill_agent();
+  node(2).kill_agent();
+  EXPECT_TRUE(held.running());
+  node(1).start_agent();
+  node(2).start_agent();
+  EXPECT_THAT(client_->get(web2_->v4()), IsAnswer("web2", client_->address_v4()));
+  EXPECT_TRUE(held.running()) << held.out();
+  EXPECT_EQ(generation(node(1)), 1U) << "counted from the last start from nothing";
+}
+
+}  // namespace
+}  // namespace weft::test
