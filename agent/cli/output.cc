@@ -116,6 +116,14 @@ Result<std::string> status_table(const json& status) {
     for (const auto& missing : status.at("missing")) line("  missing", missing.get<std::string>());
     line("pods", pods.empty() ? "none" : pods);
     line("connections", number_of(status, "connections"));
+    const json& generations = status.at("generations");
+    for (const auto& g : generations) {
+      const bool current = &g == &generations.back();
+      if (current && generations.size() == 1) break;
+      line("generation", number_of(g, "generation") + (current ? " (serves): " : " (drains): ") + "pid " +
+                             number_of(g, "pid") + ", version " + text_of(g, "version") + ", started " +
+                             text_of(g, "started") + ", " + number_of(g, "connections") + " connections");
+    }
     line("configuration", text_of(status, "source"));
     line("workloads", number_of(status, "workloads"));
     line("services", number_of(status, "services"));
@@ -151,9 +159,11 @@ Result<std::string> connections_table(const json& connections) {
       rows.push_back({text_of(c, "pod"), text_of(c, "direction"), text_of(c, "source"), text_of(c, "destination"),
                       or_dash(c.value("hbone", "")), or_dash(text_of(c, "service")),
                       human_bytes(c.at("bytesSent").get<double>()), human_bytes(c.at("bytesReceived").get<double>()),
-                      format("%.1fs", c.at("ageSeconds").get<double>())});
+                      format("%.1fs", c.at("ageSeconds").get<double>()),
+                      c.contains("generation") ? number_of(c, "generation") : "-"});
     }
-    return table({"POD", "DIRECTION", "SOURCE", "DESTINATION", "TUNNEL", "SERVICE", "SENT", "RECEIVED", "AGE"}, rows);
+    return table(
+        {"POD", "DIRECTION", "SOURCE", "DESTINATION", "TUNNEL", "SERVICE", "SENT", "RECEIVED", "AGE", "DRAINS"}, rows);
   });
 }
 

@@ -134,6 +134,23 @@ TEST_P(ToPod, OthersPass) {
   EXPECT_EQ(of(frame), "pass: not TCP");
 }
 
+TEST_P(ToPod, APodThatLeavesIsReachedByHboneAlone) {
+  listen(bpf::Listener::kInboundHbone);
+  set_inbound(bpf::InboundPlaintext::kDrop);
+  Frame hbone = in();
+  hbone.destination_port = WEFT_HBONE_PORT;
+  EXPECT_EQ(of(in()), kRefused);
+  pod_.enrolled = false;
+  pod_.leaving = true;
+  ASSERT_TRUE(capture_->set_pod(pod_));
+  EXPECT_EQ(of(in()), "pass: the pod is not enrolled");
+  EXPECT_EQ(of(hbone), kAssigned);
+  EXPECT_EQ(capture_->pods().value().front(), pod_);
+  pod_.leaving = false;
+  ASSERT_TRUE(capture_->set_pod(pod_));
+  EXPECT_EQ(of(hbone), "pass: the pod is not enrolled");
+}
+
 TEST_P(ToPodHost, OnlyTheNodeIsRecorded) {
   const auto of_host = [&](const Frame& frame) { return verdict("to_pod_host", frame, {.ifindex = host_ifindex_}); };
   // The socket of a test run is nobody's: another one than the node's sends the tuple.

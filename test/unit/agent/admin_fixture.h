@@ -22,6 +22,7 @@ class AdminFixture : public ::testing::Test {
     sources_->certificate_status = [this] { return certificate_status_; };
     sources_->certificates = [] { return std::vector<std::shared_ptr<const hbone::TlsIdentity>>(); };
     sources_->connections = [this] { return connections_; };
+    sources_->generations = [this] { return generations_; };
     sources_->not_ready = [this] { return missing_; };
     sources_->source_status = [] { return std::string("file /etc/mesh.yaml"); };
     sources_->quit = [this] { ++quits_; };
@@ -109,6 +110,7 @@ class AdminFixture : public ::testing::Test {
   std::shared_ptr<const state::State> state_;
   std::vector<agent::PodStatus> pods_;
   std::vector<proxy::ConnectionInfo> connections_;
+  std::vector<agent::Generation> generations_ = {{.number = 3, .version = "0.1", .pid = 30, .started = {}, .load = {}}};
   std::vector<std::string> missing_;
   std::vector<agent::CertManager::Status> certificate_status_;
   bool captures_all_ = false;

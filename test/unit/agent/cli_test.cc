@@ -29,6 +29,19 @@ TEST_F(Weftctl, StatusTellsReadyFromNotReady) {
   EXPECT_EQ(json::parse(out_).at("ready"), false);
 }
 
+TEST_F(Weftctl, AgentsThatDrainAreShownAndTheirConnectionsToo) {
+  EXPECT_EQ(query({"status"}), kOk);
+  EXPECT_THAT(out_, Not(HasSubstr("generation"))) << "one alone says nothing";
+  generations_.insert(generations_.begin(),
+                      {.number = 2, .version = "0.0.9", .pid = 20, .started = {}, .load = {.connections = 7}});
+  connections_.front().generation = 2;
+  EXPECT_EQ(query({"status"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("2 (drains): pid 20, version 0.0.9, started 1970-01-01T00:00:00Z, 7 connections"),
+                          HasSubstr("3 (serves): pid 30, version 0.1")));
+  EXPECT_EQ(query({"connections"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("DRAINS"), HasSubstr("2.2s  2")));
+}
+
 TEST_F(Weftctl, PodsAsTableAndJson) {
   EXPECT_EQ(query({"pods"}), kOk);
   EXPECT_THAT(out_,
