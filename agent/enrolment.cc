@@ -360,6 +360,12 @@ void Enrolment::follow(const state::State* before) {
   destinations_ = std::move(wanted);
   if (before != nullptr) set_destinations(both);
   raise_checks();
+  // A pod that joins takes HBONE before the workers send any to it.
+  for (auto& [key, attachment] : attachments_) {
+    const Registration& r = attachment.registration;
+    const Decision decision = decide(r);
+    if (decision.kind == Decision::Kind::kEnrol && !r.enrolled) reconcile(attachment, decision);
+  }
   data_plane_.set_state(state_);
   for (auto& [key, attachment] : attachments_) {
     reconcile(attachment, decide(attachment.registration));

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "agent/handover/takeover.h"
-#include "test/netns/mesh_fixture.h"
+#include "test/netns/steady_load.h"
 
 namespace weft::test {
 namespace {
@@ -23,11 +23,6 @@ constexpr milliseconds kSoon{15'000};
 int handovers() {
   const char* text = std::getenv("WEFT_HANDOVERS");
   return text == nullptr ? 3 : std::max(std::atoi(text), 1);
-}
-
-std::size_t lines_of(const Process& process) {
-  const std::string out = process.out();
-  return static_cast<std::size_t>(std::ranges::count(out, '\n'));
 }
 
 class Handover : public ::testing::Test {
@@ -64,41 +59,23 @@ class Handover : public ::testing::Test {
       return all;
     });
   }
-  Process load(const Endpoint& to, bool keep_alive) const {
-    std::vector<std::string> arguments = {program("weft-testapp"), "get", to.to_string(), "--count", "100000000"};
-    if (keep_alive) arguments.emplace_back("--keep-alive");
-    return client_->start(arguments);
-  }
-
   std::unique_ptr<Mesh> mesh_;
   Pod *client_ = nullptr, *web1_ = nullptr, *web2_ = nullptr;
 };
 
 TEST_F(Handover, NobodyNotices) {
-  std::vector<Process> loads, held;
+  SteadyLoad load;
   for (const Pod* web : {web1_, web2_}) {
     for (const Endpoint& to : {web->v4(), web->v6()}) {
-      loads.push_back(load(to, true));
-      loads.push_back(load(to, false));
-      for (int i = 0; i < 3; ++i) held.push_back(client_->hold(to));
+      load.request(*client_, to, true);
+      load.request(*client_, to, false);
+      for (int i = 0; i < 3; ++i) load.hold(*client_, to);
     }
   }
-  const auto all_go_on = [&](const char* when) {
-    std::vector<std::size_t> before;
-    for (const auto& one : loads) before.push_back(lines_of(one));
-    EXPECT_TRUE(eventually(kSoon, [&] {
-      for (std::size_t i = 0; i < loads.size(); ++i) {
-        if (loads[i].running() && lines_of(loads[i]) < before[i] + 20) return false;
-      }
-      return true;
-    })) << when;
-    for (auto& one : loads) EXPECT_TRUE(one.running()) << when << ": " << one.out().substr(one.out().size() / 2);
-    for (auto& one : held) EXPECT_TRUE(one.running()) << when << ": " << one.out();
-  };
-  all_go_on("before");
+  load.expect_all_go_on("before");
   for (int i = 0; i < handovers(); ++i) {
     hand_over();
-    all_go_on("after a handover");
+    load.expect_all_go_on("after a handover");
     ASSERT_FALSE(HasFailure());
   }
   EXPECT_EQ(generation(node(1)), static_cast<std::uint32_t>(handovers()) + 1);
@@ -109,11 +86,8 @@ TEST_F(Handover, NobodyNotices) {
     EXPECT_EQ(generations.front().at("generation"), 1) << generations.dump(2);
     EXPECT_GT(generations.front().at("connections"), 0) << generations.dump(2);
   }
-  std::size_t answered = 0;
-  for (const auto& one : loads) answered += lines_of(one);
-  std::printf("  %d handovers of each agent, %zu requests, none failed\n", handovers(), answered);
-  loads.clear();
-  held.clear();
+  std::printf("  %d handovers of each agent, %zu requests, none failed\n", handovers(), load.answered());
+  load.stop();
   EXPECT_TRUE(retired_have_ended());
   for (int index : {1, 2}) EXPECT_THAT(status(node(index)).at("generations"), SizeIs(1));
 }
@@ -156,20 +130,20 @@ TEST_F(Handover, AddAndDelWorkAcrossIt) {
 }
 
 TEST_F(Handover, GoesToMoreWorkersAndToFewer) {
-  Process requests = load(web2_->v4(), false);
+  SteadyLoad load;
+  load.request(*client_, web2_->v4(), false);
   for (const char* workers : {"4", "1", "3"}) {
     SCOPED_TRACE(workers);
     for (int index : {1, 2}) node(index).hand_over_agent({"--workers", workers});
-    const std::size_t before = lines_of(requests);
-    EXPECT_TRUE(eventually(kSoon, [&] { return !requests.running() || lines_of(requests) > before + 100; }));
-    EXPECT_TRUE(requests.running()) << requests.out().substr(requests.out().size() / 2);
+    load.expect_all_go_on("with other workers");
     EXPECT_TRUE(mesh_->chain("check", *client_).ok());
   }
 }
 
 TEST_F(Handover, ASuccessorThatDiesBeforeItHasEverythingChangesNothing) {
-  Process requests = load(web1_->v4(), false);
-  ASSERT_TRUE(requests.wait_for_output("server=web1", kSoon));
+  SteadyLoad load;
+  load.request(*client_, web1_->v4(), false);
+  load.expect_all_go_on("before");
   const std::string path = node(1).run_dir() + "/handover.sock";
   for (int i = 0; i < 3; ++i) {
     auto begun = Takeover::begin(path, "0.0.0");
@@ -182,9 +156,7 @@ TEST_F(Handover, ASuccessorThatDiesBeforeItHasEverythingChangesNothing) {
     EXPECT_FALSE(estate->listeners.empty());
     EXPECT_THAT(estate->sockets, SizeIs(4)) << "registration, admin, metrics, ready";
   }
-  const std::size_t before = lines_of(requests);
-  EXPECT_TRUE(eventually(kSoon, [&] { return !requests.running() || lines_of(requests) > before + 100; }));
-  EXPECT_TRUE(requests.running()) << requests.out();
+  load.expect_all_go_on("after a successor that died");
   EXPECT_EQ(generation(node(1)), 1U);
   EXPECT_TRUE(mesh_->chain("check", *client_).ok()) << "and it takes requests of weft-cni again";
   EXPECT_THAT(node(1).log(), HasSubstr("handover did not come about, this agent goes on"));

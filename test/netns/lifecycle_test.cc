@@ -75,12 +75,12 @@ TEST_F(MeshPolicy, IdentitiesOfOneNodeDoNotMix) {
 TEST_F(MeshLife, ABadVersionOfTheFileIsRefusedWholeAndTheOldOneStays) {
   mesh().set_policy(deny_policy("bank", "no-client", principal(*client)));
   const std::size_t before = node2().log().size();
-  json bad = json::parse(read_file(mesh().config_path()));
+  json bad = json::parse(read_file(mesh().config_path(2)));
   // Good in its first part: without the policy the client would be let in.
   bad["policies"] = json::array();
   bad["workloads"][0]["workloadIps"][0] = "10.71.1.999";
-  mesh().folder().write("mesh.yaml", bad.dump(2));
-  const std::vector<std::string> refused{"mesh.yaml", "10.71.1.999"};
+  mesh().folder().write("mesh2.yaml", bad.dump(2));
+  const std::vector<std::string> refused{"mesh2.yaml", "10.71.1.999"};
   EXPECT_TRUE(eventually(kSoon, [&] { return !log_lines(node2().log(), before, refused).empty(); }));
   EXPECT_FALSE(client->get(db->v4()).ok()) << "a part of the bad version is in force";
   EXPECT_THAT(web1->get(db->v4()), IsAnswer("db", web1->address_v4()));
@@ -167,7 +167,7 @@ TEST_F(MeshLife, AddFailsWhereTheConfigurationHasOtherAddresses) {
   for (auto& workload : file["workloads"]) {
     if (workload["name"] == "moved") workload["workloadIps"] = {"10.71.1.200", "fd71:0:0:1::200"};
   }
-  mesh().folder().write("mesh.yaml", file.dump(2));
+  mesh().folder().write("mesh1.yaml", file.dump(2));
   ASSERT_TRUE(
       eventually(kSoon, [&] { return node1().admin("/config_dump").find("10.71.1.200") != std::string::npos; }));
   const Finished added = mesh().chain("add", pod);

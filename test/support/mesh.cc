@@ -215,18 +215,33 @@ json Mesh::configuration() const {
   return result;
 }
 
-void Mesh::apply() {
+void Mesh::apply(const std::vector<int>& order) {
   ++version_;
-  folder_.write("mesh.yaml", configuration().dump(2) + "\n");
+  const std::string text = configuration().dump(2) + "\n";
   const std::string mark = "\"version-" + std::to_string(version_) + "\"";
-  for (auto& node : nodes_) {
-    if (!node->has_agent()) continue;
-    const bool applied = eventually(kApplyDeadline, [&] {
-      const auto dump = http_get(node->netns(), {address("127.0.0.1"), 15000}, "/config_dump");
-      return dump && dump->find(mark) != std::string::npos;
-    });
-    if (!applied) throw TestError(node->name() + " did not take the configuration; its log:\n" + node->log());
+  const auto has_it = [&](const Node& node) {
+    const auto dump = http_get(node.netns(), {address("127.0.0.1"), 15000}, "/config_dump");
+    return dump && dump->find(mark) != std::string::npos;
+  };
+  // All at once where no order is asked for.
+  if (order.empty()) {
+    for (const auto& node : nodes_) folder_.write("mesh" + std::to_string(node->index()) + ".yaml", text);
   }
+  std::vector<int> indexes = order;
+  for (const auto& node : nodes_) {
+    if (order.empty()) indexes.push_back(node->index());
+  }
+  for (const int index : indexes) {
+    if (!order.empty()) folder_.write("mesh" + std::to_string(index) + ".yaml", text);
+    if (!node(index).has_agent()) continue;
+    if (!eventually(kApplyDeadline, [&] { return has_it(node(index)); }))
+      throw TestError(node(index).name() + " did not take the configuration; its log:\n" + node(index).log());
+  }
+}
+
+void Mesh::set_protocol(const std::vector<Pod*>& pods, bool hbone, const std::vector<int>& order) {
+  for (Pod* pod : pods) pod->options_.workload["protocol"] = hbone ? "HBONE" : "TCP";
+  apply(order);
 }
 
 }  // namespace weft::test

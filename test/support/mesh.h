@@ -196,10 +196,16 @@ class Mesh {
 
   [[nodiscard]] const MeshOptions& options() const { return options_; }
   [[nodiscard]] const ScratchDir& folder() const { return folder_; }
-  [[nodiscard]] std::string config_path() const { return folder_.path() + "/mesh.yaml"; }
+  /// Each node has a file of its own; they say the same but while apply() goes from one to the other.
+  [[nodiscard]] std::string config_path(int node = 1) const {
+    return folder_.path() + "/mesh" + std::to_string(node) + ".yaml";
+  }
   [[nodiscard]] std::string ca_dir() const { return folder_.path() + "/ca"; }
-  /// Writes the configuration and waits until every running agent has it.
-  void apply();
+  /// Writes the configuration and waits until every running agent has it, one node after the other.
+  void apply(const std::vector<int>& order = {});
+  /// Lists the pods as workloads with HBONE or without it, in one change: a control plane tells the pods' own agents
+  /// first when they join, and those of their peers first when they leave, as `order` says.
+  void set_protocol(const std::vector<Pod*>& pods, bool hbone, const std::vector<int>& order);
 
  private:
   friend class Node;

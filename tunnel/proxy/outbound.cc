@@ -43,7 +43,19 @@ void Outbound::start() {
 }
 
 void Outbound::on_snapshot() {
-  if (state_ == State::kWorkload || state_ == State::kResolve || state_ == State::kCertificate) advance();
+  if (state_ == State::kWorkload || state_ == State::kResolve || state_ == State::kCertificate) return advance();
+  const bool connecting = state_ == State::kDial || state_ == State::kTunnel || state_ == State::kAnswer;
+  if (connecting && is_overtaken()) begin_again();
+}
+
+/// Whether the endpoint has joined the mesh since it was chosen, or left it: what is on its way there may be dropped.
+bool Outbound::is_overtaken() const {
+  const state::WorkloadPtr own = own_workload();
+  if (own == nullptr) return false;
+  const state::WorkloadPtr& chosen = destination_.workload;
+  if (chosen == nullptr) return worker_.state->route(*own, original_, 0, nullptr).kind != destination_.kind;
+  const auto now = worker_.state->workload_by_uid(chosen->uid);
+  return now != nullptr && now->protocol != chosen->protocol;
 }
 
 void Outbound::on_certificates() {
@@ -205,6 +217,12 @@ void Outbound::attempt_failed(ResponseFlag flag, const std::string& why, Again a
   const std::string text = first_failure_.empty() ? why : first_failure_ + "; then " + why;
   if (!may_try_again(again)) return end(flag, text);
   first_failure_ = text;
+  begin_again();
+}
+
+void Outbound::begin_again() {
+  if (in_pool_) worker_.pool.cancel(*this);
+  in_pool_ = false;
   take_back_application();
   state_ = State::kAgain;
   // Not from here: this may come from inside the session or the pump that failed.

@@ -62,6 +62,9 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   };
   void attempt_failed(telemetry::ResponseFlag flag, const std::string& why, Again again);
   bool may_try_again(Again again);
+  [[nodiscard]] bool is_overtaken() const;
+  /// From the choice of the endpoint on, in a coming turn.
+  void begin_again();
   void take_back_application();
   void end(telemetry::ResponseFlag flag, const std::string& why);
 

@@ -217,7 +217,8 @@ TEST_F(EnrolmentTest, EnrolsAndUnenrolsWiredPods) {
   journal_.clear();
   enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
   EXPECT_EQ(state_of_pod("web"), "enrolled");
-  EXPECT_LT(position("state"), position("add_pod 0 as Kubernetes//Pod/shop/web"));
+  EXPECT_LT(position("destinations 10.0.0.5"), position("set_pod 0 enrolled pass"));
+  EXPECT_LT(position("add_pod 0 as Kubernetes//Pod/shop/web"), position("state")) << "it takes what the workers send";
   EXPECT_EQ(wanted_.size(), 1U);
 
   journal_.clear();

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "test/netns/mesh_fixture.h"
+
+namespace weft::test {
+
+/// Requests without end and connections that are held, none of which may ever fail. For the test's main thread.
+class SteadyLoad {
+ public:
+  /// One request after the other from the pod, on one connection or each on its own; the first that fails ends it.
+  void request(const Pod& from, const Endpoint& to, bool keep_alive);
+  /// A connection with a heartbeat.
+  void hold(const Pod& from, const Endpoint& to);
+  /// Waits until every request loop has had some answers more; adds a failure for whatever has ended, and names `when`.
+  void expect_all_go_on(const std::string& when);
+  [[nodiscard]] std::size_t answered() const;
+  /// Ends it all.
+  void stop();
+
+ private:
+  struct Part {
+    std::string what;
+    Process process;
+  };
+  std::vector<Part> requests_, held_;
+};
+
+}  // namespace weft::test
