@@ -12,6 +12,8 @@ struct Pool::Member {
   std::unique_ptr<Tunnel> tunnel;
   loop::Timer idle_timer;
   bool serving_scheduled = false;
+  bool dialling = true;
+  SteadyTime dialled;
 };
 
 Pool::Pool(TunnelContext context, milliseconds connect_timeout, milliseconds idle_timeout)
@@ -28,8 +30,44 @@ void Pool::request(const PoolKey& key, std::shared_ptr<const TlsIdentity> identi
       return;
     }
   }
-  group.waiting.push_back({&request, std::move(identity), std::move(dial)});
-  if (!group.dialling) this->dial(key, group);
+  group.waiting.push_back({&request, std::move(identity), std::move(dial), context_.loop.now()});
+  if (group.dialling == 0 || is_stuck(group)) this->dial(key, group);
+}
+
+/// The last dial has had no answer for a while.
+bool Pool::is_stuck(const Group& group) const {
+  if (group.dialling >= kDialsAtOnce) return false;
+  const auto last = std::ranges::find_if(group.members.rbegin(), group.members.rend(),
+                                         [](const auto& member) { return member->dialling; });
+  return last != group.members.rend() && (*last)->tunnel->phase() == TunnelPhase::kConnect &&
+         context_.loop.now() - (*last)->dialled >= kStuckAfter;
+}
+
+/// An answer, if only a refusal, is the answer to the other dials too. Silence says nothing to those who came later.
+void Pool::on_dial_failed(const PoolKey& key, Group& group, TunnelPhase phase, const std::string& why) {
+  const bool silence = phase == TunnelPhase::kConnect && why.starts_with("timed out");
+  if (!silence) give_up_stuck(group);
+  if (group.dialling == 0) return refuse_waiting(key, phase, why);
+  if (!silence) return;
+  std::list<Waiting> late;
+  const SteadyTime began_before = context_.loop.now() - connect_timeout_;
+  for (auto it = group.waiting.begin(); it != group.waiting.end();) {
+    const auto current = it++;
+    if (current->since <= began_before) late.splice(late.end(), group.waiting, current);
+  }
+  for (const Waiting& w : late) w.request->on_no_tunnel(phase, why);
+}
+
+/// Another one was answered.
+void Pool::give_up_stuck(Group& group) {
+  std::vector<Tunnel*> stuck;
+  for (auto& member : group.members) {
+    if (!member->dialling || member->tunnel->phase() != TunnelPhase::kConnect) continue;
+    member->dialling = false;
+    --group.dialling;
+    stuck.push_back(member->tunnel.get());
+  }
+  for (Tunnel* tunnel : stuck) tunnel->close("another dial was answered first");
 }
 
 void Pool::cancel(TunnelRequest& request) {
@@ -65,9 +103,10 @@ void Pool::dial(const PoolKey& key, Group& group) {
   auto member = std::make_unique<Member>(context_.loop);
   member->key = key;
   member->tunnel = std::move(*tunnel);
+  member->dialled = context_.loop.now();
   by_tunnel_[member->tunnel.get()] = member.get();
   group.members.push_back(std::move(member));
-  group.dialling = true;
+  ++group.dialling;
   ++tunnels_;
 }
 
@@ -101,14 +140,17 @@ void Pool::serve(const PoolKey& key) {
     member->idle_timer.cancel();
     request->on_tunnel(*member->tunnel);
   }
-  if (!group.waiting.empty() && !group.dialling) dial(key, group);
+  if (!group.waiting.empty() && group.dialling == 0) dial(key, group);
 }
 
 void Pool::on_tunnel_open(Tunnel& tunnel) {
   Member* member = member_of(tunnel);
   if (member == nullptr) return;
-  groups_[member->key].dialling = false;
-  serve(member->key);
+  const PoolKey key = member->key;
+  member->dialling = false;
+  --groups_[key].dialling;
+  give_up_stuck(groups_[key]);
+  serve(key);
   update_idle(*member);
 }
 
@@ -141,15 +183,16 @@ void Pool::on_tunnel_closed(Tunnel& tunnel, TunnelPhase phase, const std::string
   Member* member = member_of(tunnel);
   if (member == nullptr) return;
   const PoolKey key = member->key;
+  const bool dialling = member->dialling;
   by_tunnel_.erase(&tunnel);
   --tunnels_;
   Group& group = groups_[key];
   const auto it = std::ranges::find_if(group.members, [&](const auto& m) { return m.get() == member; });
   context_.loop.defer_delete(std::move((*it)->tunnel));
   group.members.erase(it);
-  if (phase != TunnelPhase::kOpen && group.dialling) {
-    group.dialling = false;
-    refuse_waiting(key, phase, why);
+  if (dialling) --group.dialling;
+  if (dialling && phase != TunnelPhase::kOpen) {
+    on_dial_failed(key, group, phase, why);
   } else if (!group.waiting.empty()) {
     serve(key);
   }

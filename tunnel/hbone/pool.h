@@ -33,9 +33,14 @@ class TunnelRequest {
 };
 
 /// The client tunnels of one worker. At most min(100, the peer's limit) streams a tunnel, one handshake at a time per
-/// key, a tunnel without streams is closed after `idle_timeout`. One thread.
+/// key, a tunnel without streams is closed after `idle_timeout`. A request that finds a dial without an answer for
+/// kStuckAfter has another one made beside it: TCP's own next attempt may be many seconds away when the peer is back.
+/// One thread.
 class Pool final : private TunnelOwner {
  public:
+  static constexpr milliseconds kStuckAfter{500};
+  static constexpr std::size_t kDialsAtOnce = 4;  ///< of a key
+
   /// Makes the connecting socket for a tunnel, in the pod's netns and tagged.
   using Dial = std::function<Result<Fd>()>;
 
@@ -61,16 +66,20 @@ class Pool final : private TunnelOwner {
     TunnelRequest* request;
     std::shared_ptr<const TlsIdentity> identity;
     Dial dial;
+    SteadyTime since;
   };
   struct Group {
     std::list<std::unique_ptr<Member>> members;
     std::list<Waiting> waiting;
-    bool dialling = false;  ///< a handshake is under way
+    std::size_t dialling = 0;  ///< handshakes under way: more than one where the first ones are stuck
   };
 
   void serve(const PoolKey& key);
   void dial(const PoolKey& key, Group& group);
   [[nodiscard]] static Member* with_room(Group& group);
+  [[nodiscard]] bool is_stuck(const Group& group) const;
+  static void give_up_stuck(Group& group);
+  void on_dial_failed(const PoolKey& key, Group& group, TunnelPhase phase, const std::string& why);
   void update_idle(Member& member);
   Member* member_of(Tunnel& tunnel);
   void forget_if_empty(const PoolKey& key);

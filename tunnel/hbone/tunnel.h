@@ -89,6 +89,8 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   void drain();
   /// At once: streams are cut, the owner gets on_tunnel_closed.
   void close(const std::string& why);
+  /// How far it is known to have come.
+  [[nodiscard]] TunnelPhase phase() const;
 
  private:
   enum class State : std::uint8_t { kConnecting, kHandshake, kOpen, kClosed };
@@ -117,7 +119,6 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   Result<void> drain_output();
   void on_ping_timer();
   void finish_drain();
-  [[nodiscard]] TunnelPhase phase() const;
   void fail(const std::string& why);
 
   // SessionEvents

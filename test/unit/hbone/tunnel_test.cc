@@ -189,6 +189,59 @@ TEST_F(TunnelTest, StreamsOfOneKeyShareOneTunnelAndOneHandshake) {
   EXPECT_EQ(server.opened, 1);
 }
 
+/// Connections to it get no answer: its queue is full.
+struct Silent {
+  Silent() {
+    EXPECT_TRUE(sys::bind(listener.get(), Endpoint{*IpAddress::parse("127.0.0.1"), 0}.to_sockaddr()));
+    EXPECT_TRUE(sys::listen(listener.get(), 0));
+    at = *sys::local_endpoint(listener.get());
+    for (int i = 0; i < 3; ++i) {
+      fill.push_back(std::move(*sys::socket(AF_INET, SOCK_STREAM)));
+      EXPECT_TRUE(sys::connect(fill.back().get(), at.to_sockaddr()));
+    }
+  }
+  Fd listener = std::move(*sys::socket(AF_INET, SOCK_STREAM));
+  Endpoint at;
+  std::vector<Fd> fill;
+};
+
+TEST_F(TunnelTest, ADialWithoutAnAnswerHasAnotherOneBesideItForWhoComesLater) {
+  const Silent silent;
+  const Endpoint server_at = std::exchange(at, silent.at);
+  PoolKey one = key();
+  std::vector<Client> clients(3);
+  request(clients[0], one);
+  request(clients[1], one);
+  EXPECT_EQ(dials, 1);
+  const auto begun = loop->now();
+  run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
+  EXPECT_FALSE(clients[0].closed || clients[0].phase);
+  at = server_at;  // the peer is back
+  request(clients[2], one);
+  EXPECT_EQ(dials, 2);
+  run_until([&] { return std::ranges::all_of(clients, [](const Client& c) { return c.closed.has_value(); }); });
+  for (const Client& client : clients) EXPECT_EQ(client.status, "200") << client.failure;
+  EXPECT_EQ(server.opened, 1);
+  EXPECT_EQ(pool->tunnels(), 1U) << "the silent dial is given up";
+}
+
+TEST_F(TunnelTest, ARefusalAnswersTheDialsThatAreStuckToo) {
+  const Silent silent;
+  const Endpoint server_at = std::exchange(at, silent.at);
+  PoolKey one = key();
+  std::vector<Client> clients(2);
+  request(clients[0], one);
+  const auto begun = loop->now();
+  run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
+  watcher.reset();
+  listener.reset();
+  at = server_at;  // nobody listens there any more
+  request(clients[1], one);
+  run_until([&] { return clients[0].phase && clients[1].phase; });
+  EXPECT_THAT(clients[0].failure, testing::HasSubstr("refused"));
+  EXPECT_EQ(pool->tunnels(), 0U);
+}
+
 TEST_F(TunnelTest, MoreStreamsThanATunnelTakesGetASecondOne) {
   std::vector<Client> clients(150);
   for (auto& client : clients)
