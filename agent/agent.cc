@@ -425,6 +425,7 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
     std::ranges::move(predecessors.connections(), std::back_inserter(all));
     return all;
   };
+  sources->plaintext = [this](const std::string& pod, bool end) { return enrolment->plaintext(pod, end); };
   sources->generations = [this] {
     auto all = predecessors.generations();
     all.push_back(self);

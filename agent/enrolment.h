@@ -106,6 +106,11 @@ class Enrolment {
   /// What was seen of a pod; nothing happens where it is no longer registered.
   void observe(const cni::AttachmentKey& key, Observation observation);
 
+  /// The connections of enrolled pods with the mesh that no agent carries, by pod; `pod` limits it to one,
+  /// "namespace/name". `end` resets them. Errors: kNotFound for a pod that is not enrolled here, those of
+  /// plain_connections.
+  Result<std::vector<std::pair<std::string, PlainConnection>>> plaintext(const std::string& pod, bool end) const;
+
   [[nodiscard]] std::vector<PodStatus> pods() const;
   [[nodiscard]] std::vector<WiredPod> wired() const;
   [[nodiscard]] bool registered(const cni::AttachmentKey& key) const;

@@ -50,4 +50,37 @@ void Enrolment::cut_newly_denied(const state::State& before) {
   }
 }
 
+Result<std::vector<std::pair<std::string, PlainConnection>>> Enrolment::plaintext(const std::string& pod,
+                                                                                  bool end) const {
+  std::vector<std::pair<std::string, std::shared_ptr<const Fd>>> looked_at;
+  state::State::MeshAddresses mesh;
+  {
+    const std::lock_guard lock(mutex_);
+    mesh = destinations_;
+    for (const auto& [key, attachment] : attachments_) {
+      const Registration& r = attachment.registration;
+      if (r.enrolled && (pod.empty() || r.pod() == pod)) looked_at.emplace_back(r.pod(), attachment.netns);
+    }
+  }
+  if (looked_at.empty() && !pod.empty())
+    return fail(ErrorCode::kNotFound, "no pod " + pod + " of this node is in the mesh");
+  const auto is_mesh = [&mesh](const IpAddress& address) {
+    return std::ranges::find(mesh.addresses, address) != mesh.addresses.end() ||
+           std::ranges::any_of(mesh.cidrs, [&](const Cidr& cidr) { return cidr.contains(address); });
+  };
+  std::vector<std::pair<std::string, PlainConnection>> all;
+  for (const auto& [name, netns] : looked_at) {
+    auto found = netns_.plain_connections(netns->get(), is_mesh, end);
+    if (!found) return Failure(found.error());
+    for (const auto& connection : *found) {
+      if (end) {
+        log::info("plaintext connection expired pod={} application={} peer={}", name,
+                  connection.application.to_string(), connection.peer.to_string());
+      }
+      all.emplace_back(name, connection);
+    }
+  }
+  return all;
+}
+
 }  // namespace weft::agent

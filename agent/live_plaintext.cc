@@ -184,10 +184,15 @@ Ends ends_of(const std::vector<Listed>& sockets) {
 
 bool has_other_end(const Ends& ends, const Listed& listed) { return ends.contains({listed.remote, listed.local}); }
 
-/// Those of `live` that came to a listening port from outside of the netns.
-std::vector<Listed> from_outside(const std::vector<Listed>& listening, const std::vector<Listed>& live) {
+std::set<std::uint16_t> ports_of(const std::vector<Listed>& listening) {
   std::set<std::uint16_t> ports;
   for (const auto& listed : listening) ports.insert(listed.local.port);
+  return ports;
+}
+
+/// Those of `live` that came to a listening port from outside of the netns.
+std::vector<Listed> from_outside(const std::vector<Listed>& listening, const std::vector<Listed>& live) {
+  const auto ports = ports_of(listening);
   const Ends here = ends_of(live);
   std::vector<Listed> out;
   std::ranges::copy_if(live, std::back_inserter(out), [&](const Listed& listed) {
@@ -233,6 +238,27 @@ Result<std::vector<CutConnection>> cut(SocketList& pod, SocketList& node, const 
   return cut;
 }
 
+/// What an agent carries has two ends in the pod's netns, its application's and the agent's.
+Result<std::vector<PlainConnection>> plain(SocketList& pod, const IsMesh& is_mesh, bool end) {
+  const auto listening = pod.dump_all(bit(TCP_LISTEN));
+  if (!listening) return Failure(listening.error());
+  const auto live = pod.dump_all(kLive);
+  if (!live) return Failure(live.error());
+  const auto ports = ports_of(*listening);
+  const Ends here = ends_of(*live);
+  const auto own = own_sockets();
+  std::vector<PlainConnection> found;
+  for (const Listed& listed : *live) {
+    const bool tunnel = listed.local.port == state::kHbonePort || listed.remote.port == state::kHbonePort;
+    if (tunnel || has_other_end(here, listed) || own.contains(listed.message.idiag_inode)) continue;
+    if (!is_mesh(listed.remote.address)) continue;
+    const auto ended = end ? pod.destroy(listed) : Result<void>();
+    if (!ended && ended.error().errno_value != ENOENT) return Failure(ended.error());
+    found.push_back({ports.contains(listed.local.port), listed.local, listed.remote});
+  }
+  return found;
+}
+
 }  // namespace
 
 Result<std::vector<CutConnection>> cut_live_plaintext(int netns_fd, const DeniedBy& denied_by) {
@@ -243,6 +269,18 @@ Result<std::vector<CutConnection>> cut_live_plaintext(int netns_fd, const Denied
     auto pod = SocketList::open();
     if (!pod) return Failure(pod.error());
     done = cut(*pod, *node, denied_by);
+    return {};
+  });
+  if (!entered) return Failure(entered.error());
+  return done;
+}
+
+Result<std::vector<PlainConnection>> plain_connections(int netns_fd, const IsMesh& is_mesh, bool end) {
+  Result<std::vector<PlainConnection>> done;
+  auto entered = run_in_netns(netns_fd, [&]() -> Result<void> {
+    auto pod = SocketList::open();
+    if (!pod) return Failure(pod.error());
+    done = plain(*pod, is_mesh, end);
     return {};
   });
   if (!entered) return Failure(entered.error());

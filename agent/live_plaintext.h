@@ -25,4 +25,17 @@ using DeniedBy = std::function<std::string(const Endpoint& application, const En
 /// the kernel does not list sockets or does not end them (kUnsupported: CONFIG_INET_DIAG_DESTROY).
 Result<std::vector<CutConnection>> cut_live_plaintext(int netns_fd, const DeniedBy& denied_by);
 
+/// A connection between a pod's application and the mesh that no agent carries: older than the pod's enrolment, or let
+/// in because no policy had anything to say of it.
+struct PlainConnection {
+  bool inbound = false;
+  Endpoint application, peer;
+};
+
+/// Whether the mesh captures connections to the address.
+using IsMesh = std::function<bool(const IpAddress&)>;
+
+/// Those of a pod's netns that are live; `end` resets them, too. Errors: as above.
+Result<std::vector<PlainConnection>> plain_connections(int netns_fd, const IsMesh& is_mesh, bool end);
+
 }  // namespace weft::agent

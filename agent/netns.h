@@ -38,6 +38,8 @@ class NetnsAccess {
   virtual Result<std::vector<proxy::PodListeners>> open_listeners(int netns_fd, std::uint32_t workers) = 0;
   /// See cut_live_plaintext.
   virtual Result<std::vector<CutConnection>> cut_plaintext(int netns_fd, const DeniedBy& denied_by) = 0;
+  /// See agent::plain_connections.
+  virtual Result<std::vector<PlainConnection>> plain_connections(int netns_fd, const IsMesh& is_mesh, bool end) = 0;
 };
 
 /// The kernel's namespaces. Needs CAP_SYS_ADMIN for open_listeners.
@@ -52,6 +54,9 @@ class KernelNetns : public NetnsAccess {
   Result<std::vector<proxy::PodListeners>> open_listeners(int netns_fd, std::uint32_t workers) override;
   Result<std::vector<CutConnection>> cut_plaintext(int netns_fd, const DeniedBy& denied_by) override {
     return cut_live_plaintext(netns_fd, denied_by);
+  }
+  Result<std::vector<PlainConnection>> plain_connections(int netns_fd, const IsMesh& is_mesh, bool end) override {
+    return agent::plain_connections(netns_fd, is_mesh, end);
   }
 };
 

@@ -49,6 +49,23 @@ HttpResponse counters_of(const AdminSources& sources) {
   return json_response(list);
 }
 
+HttpResponse plaintext_of(const AdminSources& sources, const HttpRequest& request, bool end) {
+  const auto pod = request.query.find("pod");
+  auto found = sources.plaintext(pod == request.query.end() ? "" : pod->second, end);
+  if (!found) {
+    return HttpResponse::text(found.error().code == ErrorCode::kNotFound ? 404 : 500, found.error().message());
+  }
+  json list = json::array();
+  for (const auto& [name, connection] : *found) {
+    list.push_back({{"pod", name},
+                    {"direction", connection.inbound ? "inbound" : "outbound"},
+                    {"application", connection.application.to_string()},
+                    {"peer", connection.peer.to_string()},
+                    {"expired", end}});
+  }
+  return json_response(list);
+}
+
 json generations_of(const AdminSources& sources) {
   json list = json::array();
   for (const auto& generation : sources.generations()) {
@@ -168,6 +185,11 @@ HttpRoutes admin_routes(const Sources& sources) {
   routes[{"GET", "/certificates"}] = answer(sources, certificates_of);
   routes[{"GET", "/explain"}] = [sources](const HttpRequest& request) { return explain_of(*sources, request); };
   routes[{"GET", "/connections"}] = answer(sources, connections_of);
+  routes[{"GET", "/connections/plaintext"}] = [sources](const HttpRequest& r) {
+    return plaintext_of(*sources, r, false);
+  };
+  routes[{"POST", "/connections/plaintext"}] =
+      from_loopback([sources](const HttpRequest& r) { return plaintext_of(*sources, r, true); });
   routes[{"GET", "/events"}] =
       from_loopback([sources](const HttpRequest& r) { return events_response(r, sources->events); });
   routes[{"POST", "/logging"}] =

@@ -30,6 +30,9 @@ struct AdminSources {
   std::function<std::vector<std::shared_ptr<const hbone::TlsIdentity>>()> certificates;
   std::function<std::vector<agent::CertManager::Status>()> certificate_status;
   std::function<std::vector<proxy::ConnectionInfo>()> connections;
+  /// As Enrolment::plaintext.
+  std::function<Result<std::vector<std::pair<std::string, agent::PlainConnection>>>(const std::string& pod, bool end)>
+      plaintext;
   std::function<std::vector<agent::Generation>()> generations;  ///< this agent, and those before it that still carry
   std::function<std::vector<std::string>()> not_ready;          ///< what is still missing; empty: ready
   std::function<std::string()> source_status;                   ///< one line about where the configuration comes from
@@ -39,10 +42,11 @@ struct AdminSources {
   EventFunction events;                                         ///< waits as long as the query says
 };
 
-/// The admin address: GET /config_dump, /pods, /workloads, /services, /policies, /certificates, /connections,
-/// /counters, /events (event_dump.h), /status, /explain?from=…&to=…, /healthz/ready, /metrics; POST /logging with
-/// ?level=LEVEL (or level=reset), POST /quitquitquit. POST, and /events, which has the capture programs write, are
-/// refused with 403 unless the peer is on loopback.
+/// The admin address: GET /connections/plaintext, and POST to it, which ends what it lists, both with
+/// ?pod=NAMESPACE/NAME where one is meant; GET /config_dump, /pods, /workloads, /services, /policies, /certificates,
+/// /connections, /counters, /events (event_dump.h), /status, /explain?from=…&to=…, /healthz/ready, /metrics; POST
+/// /logging with ?level=LEVEL (or level=reset), POST /quitquitquit. POST, and /events, which has the capture programs
+/// write, are refused with 403 unless the peer is on loopback.
 [[nodiscard]] HttpRoutes admin_routes(const std::shared_ptr<const AdminSources>& sources);
 /// The metrics address: GET /metrics.
 [[nodiscard]] HttpRoutes metrics_routes(const std::shared_ptr<const AdminSources>& sources);

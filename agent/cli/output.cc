@@ -167,6 +167,18 @@ Result<std::string> connections_table(const json& connections) {
   });
 }
 
+Result<std::string> plaintext_table(const json& connections) {
+  return understood("its plaintext connections", [&]() -> std::string {
+    if (connections.empty()) return "none\n";
+    Rows rows;
+    for (const auto& c : connections) {
+      rows.push_back({text_of(c, "pod"), text_of(c, "direction"), text_of(c, "application"), text_of(c, "peer"),
+                      c.at("expired").get<bool>() ? "expired" : "live"});
+    }
+    return table({"POD", "DIRECTION", "APPLICATION", "PEER", "STATE"}, rows);
+  });
+}
+
 json drops_of(const json& counters) {
   json drops = json::array();
   for (const auto& c : counters) {

@@ -41,6 +41,7 @@ Result<std::string> understood(const char* what, Make make) {
 Result<std::string> status_table(const nlohmann::json& status);
 Result<std::string> pods_table(const nlohmann::json& pods);
 Result<std::string> connections_table(const nlohmann::json& connections);
+Result<std::string> plaintext_table(const nlohmann::json& connections);
 /// Only counters of verdict "drop" with packets, the largest first.
 Result<std::string> drops_table(const nlohmann::json& counters);
 /// The counters that drops_table shows, for -o json.

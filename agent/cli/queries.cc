@@ -31,7 +31,6 @@ constexpr std::array kQueries{
     Query{"services", "the mesh's services, with their VIPs, ports and endpoints", "/services", services_table},
     Query{"policies", "L4 policies, and what about them does not do what it seems to", "/policies", policies_table},
     Query{"certificates", "the certificates of this node's identities", "/certificates", certificates_table},
-    Query{"connections", "the live connections of the node's pods", "/connections", connections_table},
     Query{"drops", "packets that capture dropped, by program and reason", "/counters", drops_table, drops_of}};
 
 int run_query(const Session& session, const Query& query) {
@@ -61,6 +60,23 @@ int run_log_level(const Session& session, const std::string& level) {
   return kOk;
 }
 
+struct PlaintextOptions {
+  bool plaintext = false, expire = false;
+  std::string pod;
+};
+
+int run_connections(const Session& session, const PlaintextOptions& options) {
+  if (!options.plaintext) {
+    auto answer = session.fetch("/connections");
+    return answer ? session.show(*answer, connections_table) : session.failed(answer.error());
+  }
+  const std::string path =
+      "/connections/plaintext" + (options.pod.empty() ? "" : "?pod=" + percent_encoded(options.pod));
+  auto response = session.ask(options.expire ? "POST" : "GET", path);
+  auto answer = response ? session.parse(path, *response) : Result<json>(Failure(response.error()));
+  return answer ? session.show(*answer, plaintext_table) : session.failed(answer.error());
+}
+
 int run_explain(const Session& session, const std::string& source, const std::string& destination) {
   auto answer = session.fetch("/explain?from=" + percent_encoded(source) + "&to=" + percent_encoded(destination));
   if (!answer) return session.failed(answer.error());
@@ -80,6 +96,16 @@ void add_queries(CLI::App& app, Session& session) {
     add_agent_options(*command, session);
     command->callback([&session, &query] { session.action = [&] { return run_query(session, query); }; });
   }
+  auto* connections = app.add_subcommand("connections", "the live connections of the node's pods");
+  add_agent_options(*connections, session);
+  const auto options = std::make_shared<PlaintextOptions>();
+  auto* plaintext = connections->add_flag("--plaintext", options->plaintext,
+                                          "those with the mesh that no agent carries: older than their pod's "
+                                          "enrolment, or let in because no policy speaks of them");
+  connections->add_flag("--expire", options->expire, "ends them; applications see a reset")->needs(plaintext);
+  connections->add_option("--pod", options->pod, "NAMESPACE/NAME: of this pod alone")->needs(plaintext);
+  connections->callback(
+      [&session, options] { session.action = [&session, options] { return run_connections(session, *options); }; });
   auto* log_level = app.add_subcommand("log-level", "shows the agent's log level, or sets it");
   add_agent_options(*log_level, session);
   const auto level = std::make_shared<std::string>();

@@ -75,7 +75,25 @@ TEST_F(Flip, NoRequestFailsAndWhatLivesKeepsItsPath) {
     EXPECT_GT(tunnelled(1), 0U) << "it keeps its path";
     ASSERT_FALSE(HasFailure());
   }
+  // What was there before anybody joined is plaintext still; an operator may end it.
+  mesh_->set_protocol(pods_, true, {2, 1});
+  const std::vector<std::string> plaintext = {program("weftctl"), "connections", "--plaintext", "--pod", "shop/pod1"};
+  const SpawnOptions on_node2 = {.netns = &mesh_->node(2).netns(), .environment = {}, .input = {}};
+  const std::string listed = must_run(plaintext, on_node2);
+  EXPECT_THAT(listed, ::testing::HasSubstr("inbound    " + pods_[1]->v4().to_string() + " "));
+  EXPECT_THAT(listed, ::testing::HasSubstr("inbound    " + pods_[1]->v6().to_string() + " "));
+  load.expect_all_go_on("listed");
   std::printf("  %zu pods, %d times in and out, %zu requests, none failed\n", pods_.size(), flips, load.answered());
+  load.stop();
+  Process old = caller_->hold(pods_[1]->v4());
+  must_run({program("weftctl"), "connections", "--plaintext", "--expire"}, on_node2);
+  EXPECT_TRUE(old.running()) << "it is the mesh's: " << old.out();
+  mesh_->set_protocol({pods_[1]}, false, {1, 2});
+  Process plain = caller_->hold(pods_[1]->v4());
+  mesh_->set_protocol({pods_[1]}, true, {2, 1});
+  must_run({program("weftctl"), "connections", "--plaintext", "--expire", "--pod", "shop/pod1"}, on_node2);
+  EXPECT_TRUE(plain.wait(milliseconds(10'000)).has_value());
+  EXPECT_THAT(must_run(plaintext, on_node2), "none\n");
 }
 
 }  // namespace

@@ -22,6 +22,13 @@ class AdminFixture : public ::testing::Test {
     sources_->certificate_status = [this] { return certificate_status_; };
     sources_->certificates = [] { return std::vector<std::shared_ptr<const hbone::TlsIdentity>>(); };
     sources_->connections = [this] { return connections_; };
+    sources_->plaintext = [this](const std::string& pod,
+                                 bool end) -> Result<std::vector<std::pair<std::string, agent::PlainConnection>>> {
+      if (!pod.empty() && pod != "shop/web") return fail(ErrorCode::kNotFound, "no pod " + pod);
+      auto all = plaintext_;
+      if (end) plaintext_.clear();
+      return all;
+    };
     sources_->generations = [this] { return generations_; };
     sources_->not_ready = [this] { return missing_; };
     sources_->source_status = [] { return std::string("file /etc/mesh.yaml"); };
@@ -110,6 +117,8 @@ class AdminFixture : public ::testing::Test {
   std::shared_ptr<const state::State> state_;
   std::vector<agent::PodStatus> pods_;
   std::vector<proxy::ConnectionInfo> connections_;
+  std::vector<std::pair<std::string, agent::PlainConnection>> plaintext_ = {
+      {"shop/web", {true, Endpoint::parse("10.0.0.5:8080").value(), Endpoint::parse("10.0.1.9:40000").value()}}};
   std::vector<agent::Generation> generations_ = {{.number = 3, .version = "0.1", .pid = 30, .started = {}, .load = {}}};
   std::vector<std::string> missing_;
   std::vector<agent::CertManager::Status> certificate_status_;

@@ -59,6 +59,18 @@ TEST_F(Weftctl, ConnectionsAsTable) {
               AllOf(HasSubstr("10.0.0.5:40000"), HasSubstr("10.0.1.7:15008"), HasSubstr("1.5K"), HasSubstr("2.2s")));
 }
 
+TEST_F(Weftctl, PlaintextConnectionsAreListedAndExpired) {
+  EXPECT_EQ(query({"connections", "--plaintext"}), kOk);
+  EXPECT_THAT(out_, HasSubstr("shop/web  inbound    10.0.0.5:8080  10.0.1.9:40000  live"));
+  EXPECT_NE(query({"connections", "--plaintext", "--pod", "shop/other"}), kOk);
+  EXPECT_THAT(err_, HasSubstr("no pod shop/other"));
+  EXPECT_NE(query({"connections", "--expire"}), kOk) << "what is the mesh's is not ended by it";
+  EXPECT_EQ(query({"connections", "--plaintext", "--expire", "--pod", "shop/web"}), kOk);
+  EXPECT_THAT(out_, HasSubstr("expired"));
+  EXPECT_EQ(query({"connections", "--plaintext"}), kOk);
+  EXPECT_EQ(out_, "none\n");
+}
+
 TEST_F(Weftctl, DropsShowsOnlyDropsLargestFirst) {
   EXPECT_EQ(query({"drops"}), kOk);
   EXPECT_THAT(out_, Not(HasSubstr("not TCP")));

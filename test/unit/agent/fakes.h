@@ -166,6 +166,15 @@ class FakeNetns : public NetnsAccess {
     ++looks;
     return cut;
   }
+  Result<std::vector<PlainConnection>> plain_connections(int /*netns_fd*/, const IsMesh& is_mesh, bool end) override {
+    std::vector<PlainConnection> found;
+    std::erase_if(live, [&](const auto& connection) {
+      if (!is_mesh(connection.second.address)) return false;
+      found.push_back({true, connection.first, connection.second});
+      return end;
+    });
+    return found;
+  }
   bool fail_listeners = false;
   std::vector<std::pair<Endpoint, Endpoint>> live;  ///< plaintext connections: application, client
   int looks = 0;                                    ///< at live
