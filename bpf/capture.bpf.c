@@ -10,7 +10,8 @@
  * from_pod, egress of the pod's eth0
  *   1. Not TCP, or link-local to link-local: goes on.
  *   2. A source that is no wired pod's address: drop.
- *   3. The pod is not enrolled: goes on, unless the socket's verdict is "captured": that outlives enrolment.
+ *   3. The pod is not enrolled: goes on, unless the socket's verdict is "captured": that outlives enrolment. While it
+ *      leaves, 8 is asked, since the agent may still speak to its servers.
  *   4. Cannot be parsed, fragment, source route, VLAN: drop. Carries the capture mark: it comes back because the pod's rule
  *      or route is gone, or the application set the mark and bound itself to eth0: drop instead of a loop.
  *   5. A tagged socket, the agent's: goes on if the packet goes where the socket is connected to, otherwise the pod rewrote
@@ -177,7 +178,11 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 	if (!is_enrolled(pod) && (p->syn || verdict != WEFT_VERDICT_CAPTURED)) {
 		if (kept && p->syn) /* the socket connects again */
 			*kept = WEFT_VERDICT_PASS;
-		return WEFT_NOT_ENROLLED;
+		/* What answers to the agent is the agent's, also while the pod leaves; what begins now is not. */
+		if (pod->enrolled == WEFT_LEAVING && p->syn)
+			keep_verdict(sk, WEFT_VERDICT_PASS);
+		if (pod->enrolled != WEFT_LEAVING || p->syn || p->kind == PACKET_UNPARSED || p->vlan)
+			return WEFT_NOT_ENROLLED;
 	}
 
 	if (p->kind == PACKET_UNPARSED)

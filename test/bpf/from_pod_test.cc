@@ -51,6 +51,22 @@ TEST_P(FromPod, PacketsThatMeetAnAgentSocketAreCaptured) {
   EXPECT_EQ(of(frame), "capture: a captured connection");
   frame.source_port = static_cast<std::uint16_t>(frame.source_port ^ 1);  // only the listener has this one
   EXPECT_EQ(of(frame), kUncaptured);
+
+  // While the pod leaves the agent still speaks to its servers; what the pod begins is not captured.
+  pod_.enrolled = false;
+  pod_.leaving = true;
+  ASSERT_TRUE(capture_->set_pod(pod_));
+  frame.source_port = pair.client_end.port;
+  EXPECT_EQ(of(frame), "capture: a captured connection");
+  frame.flags = kSyn;
+  EXPECT_EQ(of(frame), "pass: the pod is not enrolled");
+  frame.flags = kAck;
+  frame.source_port = static_cast<std::uint16_t>(frame.source_port ^ 1);
+  EXPECT_EQ(of(frame), kUncaptured);
+  pod_.leaving = false;
+  ASSERT_TRUE(capture_->set_pod(pod_));
+  frame.source_port = pair.client_end.port;
+  EXPECT_EQ(of(frame), "pass: the pod is not enrolled");
 }
 
 TEST_P(FromPod, CaptureAllAndOverflowCaptureEverything) {

@@ -2,12 +2,13 @@
 #include "test/netns/steady_load.h"
 
 #include <algorithm>
+#include <sstream>
 
 namespace weft::test {
 namespace {
 
 constexpr milliseconds kSoon{20'000};
-constexpr std::size_t kSomeAnswers = 20;
+constexpr std::size_t kSomeAnswers = 2'000;  ///< bytes: about twenty
 
 std::size_t lines_of(const Process& process) {
   const std::string out = process.out();
@@ -16,35 +17,48 @@ std::size_t lines_of(const Process& process) {
 
 std::string last_of(const Process& process) {
   const std::string out = process.out();
-  return out.substr(out.size() - std::min<std::size_t>(out.size(), 400));
+  return out.substr(out.size() - std::min<std::size_t>(out.size(), 400)) + process.err();
+}
+
+/// The sockets of the pod that have to do with the destination, as ss lists them.
+std::string sockets_of(const Pod& from, const Endpoint& to) {
+  const SpawnOptions inside = {.netns = &from.netns(), .environment = {}, .input = {}};
+  std::istringstream all(run({"ss", "-Htan"}, inside).out);
+  std::string found;
+  for (std::string line; std::getline(all, line);) {
+    if (line.find(to.to_string()) != std::string::npos && !line.starts_with("TIME-WAIT")) found += line + "\n";
+  }
+  return found;
 }
 
 }  // namespace
 
 void SteadyLoad::request(const Pod& from, const Endpoint& to, bool keep_alive) {
-  std::vector<std::string> arguments = {program("weft-testapp"), "get", to.to_string(), "--count", "100000000"};
+  std::vector<std::string> arguments = {program("weft-testapp"), "get", to.to_string(), "--count", "100000000",
+                                        // A machine with other work is no failure.
+                                        "--connect-timeout", "30", "--timeout", "30"};
   if (keep_alive) arguments.emplace_back("--keep-alive");
-  requests_.push_back(
-      {from.name() + " to " + to.to_string() + (keep_alive ? ", one connection" : ", a connection each"),
-       from.start(arguments)});
+  std::string what = from.name() + " to " + to.to_string() + (keep_alive ? ", one connection" : ", a connection each");
+  requests_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.start(arguments)});
 }
 
 void SteadyLoad::hold(const Pod& from, const Endpoint& to) {
-  held_.push_back({from.name() + " holds " + to.to_string(), from.hold(to)});
+  std::string what = from.name() + " holds " + to.to_string();
+  held_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.hold(to)});
 }
 
 void SteadyLoad::expect_all_go_on(const std::string& when) {
-  std::vector<std::size_t> before;
-  for (const auto& part : requests_) before.push_back(lines_of(part.process));
-  EXPECT_TRUE(eventually(kSoon,
-                         [&] {
-                           for (std::size_t i = 0; i < requests_.size(); ++i) {
-                             Process& process = requests_[i].process;
-                             if (process.running() && lines_of(process) < before[i] + kSomeAnswers) return false;
-                           }
-                           return true;
-                         }))
-      << when << ": requests hang";
+  for (auto& part : requests_) part.seen = part.process.out_size();
+  const auto hangs = [](Part& part) {
+    return part.process.running() && part.process.out_size() < part.seen + kSomeAnswers;
+  };
+  if (!eventually(kSoon, [&] { return std::ranges::none_of(requests_, hangs); })) {
+    for (auto& part : requests_) {
+      if (!hangs(part)) continue;
+      ADD_FAILURE() << when << ": " << part.what << " hangs after " << last_of(part.process) << "its sockets:\n"
+                    << sockets_of(*part.from, part.to);
+    }
+  }
   for (auto* parts : {&requests_, &held_}) {
     for (auto& part : *parts) {
       EXPECT_TRUE(part.process.running()) << when << ": " << part.what << " ended: " << last_of(part.process);

@@ -23,8 +23,11 @@ class SteadyLoad {
 
  private:
   struct Part {
+    const Pod* from;
+    Endpoint to;
     std::string what;
     Process process;
+    std::size_t seen = 0;  ///< bytes of its answers
   };
   std::vector<Part> requests_, held_;
 };

@@ -40,6 +40,8 @@ Mesh::Mesh(MeshOptions options) : options_(std::move(options)) {
   for (int i = 1; i <= options_.nodes; ++i) {
     make_folder(folder_.path() + "/node" + std::to_string(i));
     folder_.mount_bpffs("node" + std::to_string(i) + "/bpf");
+    // As /run is.
+    folder_.mount_tmpfs("node" + std::to_string(i) + "/run");
     nodes_.emplace_back(new Node(*this, i));
   }
   wire_nodes();

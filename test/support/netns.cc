@@ -148,12 +148,17 @@ ScratchDir::ScratchDir() {
 
 ScratchDir::~ScratchDir() { remove_tree(path_); }
 
-std::string ScratchDir::mount_bpffs(const std::string& name) {
-  const std::string point = path_ + "/" + name;
+std::string ScratchDir::mount_at(const std::string& name, const char* type) const {
+  std::string point = path_ + "/" + name;
   if (::mkdir(point.c_str(), 0700) != 0) fail_with_errno("make " + point);
-  if (::mount("bpf", point.c_str(), "bpf", 0, nullptr) != 0) fail_with_errno("mount bpffs at " + point);
+  if (::mount(type, point.c_str(), type, 0, nullptr) != 0)
+    fail_with_errno("mount " + std::string(type) + " at " + point);
   return point;
 }
+
+std::string ScratchDir::mount_bpffs(const std::string& name) { return mount_at(name, "bpf"); }
+
+std::string ScratchDir::mount_tmpfs(const std::string& name) { return mount_at(name, "tmpfs"); }
 
 std::string ScratchDir::write(const std::string& name, const std::string& text) const {
   const std::string path = path_ + "/" + name;

@@ -95,10 +95,13 @@ class ScratchDir {
 
   /// Mounts a bpffs at path()/NAME and gives its path.
   std::string mount_bpffs(const std::string& name = "bpf");
+  /// The same with a tmpfs: what is on disk waits for the disk of a machine that has other work.
+  std::string mount_tmpfs(const std::string& name);
   /// Writes a file by rename, so that a watcher never sees half of it; gives its path.
   std::string write(const std::string& name, const std::string& text) const;
 
  private:
+  [[nodiscard]] std::string mount_at(const std::string& name, const char* type) const;
   std::string path_;
 };
 

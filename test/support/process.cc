@@ -191,6 +191,11 @@ std::string Process::err() const {
   return state_->err;
 }
 
+std::size_t Process::out_size() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->out.size();
+}
+
 std::optional<int> Process::wait(milliseconds deadline) {
   if (state_->status) return state_->status;
   pollfd ended{.fd = state_->pidfd.get(), .events = POLLIN, .revents = 0};

@@ -60,6 +60,7 @@ class Process {
   /// What it printed until now.
   [[nodiscard]] std::string out() const;
   [[nodiscard]] std::string err() const;
+  [[nodiscard]] std::size_t out_size() const;
   [[nodiscard]] bool running();
   /// The status when it ends in time, nothing otherwise.
   std::optional<int> wait(milliseconds deadline);
