@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/enrolment.h"
+#include <filesystem>
 
-#include <gmock/gmock.h>
-
-#include <algorithm>
-#include <fstream>
-
-#include "test/unit/agent/fakes.h"
+#include "test/unit/agent/enrolment_fixture.h"
 
 namespace weft::agent {
 namespace {
 
+using test::EnrolmentTest;
 using test::hbone_workload;
 using test::ip;
 using test::state_of;
@@ -19,85 +15,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-class EnrolmentTest : public ::testing::Test {
- protected:
-  void SetUp() override { start_agent(); }
-
-  /// As a new process would: only the maps and the records are what they were.
-  void start_agent(std::optional<Inheritance> inheritance = {}) {
-    make_agent();
-    auto started = enrolment_->start(std::move(inheritance));
-    ASSERT_TRUE(started) << started.error().message();
-  }
-
-  void make_agent() {
-    enrolment_.reset();
-    data_plane_.by_slot.clear();
-    journal_.clear();
-    wanted_.clear();
-    EnrolmentConfig config;
-    config.node = "n1";
-    config.max_pods = 3;
-    config.sweep_interval = std::chrono::hours(1);
-    config.leave_time = leave_time_;
-    enrolment_ = std::make_unique<Enrolment>(config, capture_, data_plane_, netns_,
-                                             RegistrationRecords::open(directory_.path()).value(),
-                                             [this](const std::vector<state::Identity>& wanted) { wanted_ = wanted; });
-  }
-
-  /// What an agent with so many workers had of a slot.
-  static Inheritance inheritance_of(std::uint32_t slot, std::size_t workers) {
-    Inheritance inheritance;
-    for (std::size_t i = 0; i < workers; ++i) inheritance.listeners.emplace_back()[slot].emplace_back();
-    return inheritance;
-  }
-
-  std::string netns_path(const std::string& name) const { return directory_.path() + "/netns-" + name; }
-
-  cni::Request request_for(const std::string& pod, const char* address, const std::string& netns = "") {
-    const std::string path = netns_path(netns.empty() ? pod : netns);
-    std::ofstream(path, std::ios::app).close();
-    cni::Request request;
-    request.verb = cni::Verb::kRegister;
-    request.key = {"container-" + pod, "eth0"};
-    request.netns = path;
-    request.pod_namespace = "shop";
-    request.pod_name = pod;
-    request.addresses = {ip(address)};
-    request.ifindex = 2;
-    request.host_ifindex = 17;
-    request.netns_fd = Fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    return request;
-  }
-
-  cni::Reply send(cni::Verb verb, const std::string& pod) {
-    cni::Request request;
-    request.verb = verb;
-    request.key = {"container-" + pod, "eth0"};
-    return enrolment_->handle(std::move(request));
-  }
-
-  std::string state_of_pod(const std::string& pod) const {
-    for (const auto& status : enrolment_->pods()) {
-      if (status.registration.pod_name == pod) return status.state;
-    }
-    return "absent";
-  }
-
-  std::size_t position(const std::string& entry) const {
-    return static_cast<std::size_t>(std::find(journal_.begin(), journal_.end(), entry) - journal_.begin());
-  }
-
-  milliseconds leave_time_ = std::chrono::hours(1);
-  test::TemporaryDirectory directory_;
-  test::Journal journal_;
-  test::FakeCapture capture_{journal_};
-  test::FakeDataPlane data_plane_{journal_};
-  test::FakeNetns netns_;
-  std::vector<state::Identity> wanted_;
-  std::unique_ptr<Enrolment> enrolment_;
-};
 
 TEST_F(EnrolmentTest, CapturesEverythingUntilTheFirstState) {
   EXPECT_TRUE(capture_.capture_all);
@@ -229,106 +146,6 @@ TEST_F(EnrolmentTest, EnrolsAndUnenrolsWiredPods) {
   EXPECT_THAT(journal_, ElementsAre("destinations 10.0.0.5", "state", "set_pod 0 leaving pass", "destinations"))
       << "what lives goes on";
   EXPECT_EQ(wanted_.size(), 1U) << "peers may still call it";
-}
-
-TEST_F(EnrolmentTest, APodThatComesBackBeforeItHasLeftKeepsItsListeners) {
-  const auto in = state_of({hbone_workload("web", {ip("10.0.0.5")})});
-  enrolment_->apply(in);
-  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
-  enrolment_->apply(state_of({}));
-  journal_.clear();
-  enrolment_->apply(in);
-  EXPECT_EQ(state_of_pod("web"), "enrolled");
-  EXPECT_THAT(journal_, Contains("set_pod 0 enrolled pass"));
-  EXPECT_THAT(journal_, Not(Contains("add_pod 0 as Kubernetes//Pod/shop/web")));
-  // As somebody else it may keep nothing.
-  auto other = hbone_workload("web", {ip("10.0.0.5")});
-  other.uid = "other";
-  enrolment_->apply(state_of({}));
-  enrolment_->apply(state_of({other}));
-  EXPECT_THAT(journal_, Contains("add_pod 0 as other"));
-}
-
-TEST_F(EnrolmentTest, APodHasLeftAfterAWhile) {
-  leave_time_ = milliseconds(0);
-  start_agent();
-  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
-  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
-  enrolment_->apply(state_of({}));
-  journal_.clear();
-  enrolment_->sweep();
-  EXPECT_THAT(journal_, ElementsAre("set_pod 0 wired pass", "retire_pod 0"));
-  EXPECT_EQ(state_of_pod("web"), "wired");
-  EXPECT_THAT(wanted_, IsEmpty());
-  // Its live connections are the worker's still; it comes back with new listeners.
-  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
-  EXPECT_THAT(journal_, Contains("add_pod 0 as Kubernetes//Pod/shop/web"));
-}
-
-TEST_F(EnrolmentTest, AHeldAgentTellsItsWorkersAloneAndCatchesUp) {
-  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
-  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
-  enrolment_->hold();
-  journal_.clear();
-  enrolment_->apply(state_of({}, {test::strict_policy()}));
-  enrolment_->sweep();
-  EXPECT_THAT(journal_, ElementsAre("state"));
-  EXPECT_TRUE(enrolment_->handle(request_for("late", "10.0.0.6")).error);
-  enrolment_->go_on();
-  EXPECT_THAT(journal_, Contains("set_pod 0 leaving pass"));
-  EXPECT_FALSE(enrolment_->handle(request_for("late", "10.0.0.6")).error);
-}
-
-TEST_F(EnrolmentTest, ARetiredAgentTouchesNothingOfTheNodeButCutsWhatIsDeniedAndGone) {
-  const auto workload = hbone_workload("web", {ip("10.0.0.5")});
-  enrolment_->apply(state_of({workload}));
-  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
-  ASSERT_TRUE(enrolment_->handle(request_for("gone", "10.0.0.6")).created);
-  ASSERT_TRUE(enrolment_->handle(request_for("told", "10.0.0.7")).created);
-  enrolment_->hold();
-  netns_.live = {{Endpoint::parse("10.0.0.5:80").value(), Endpoint::parse("10.0.0.9:1000").value()}};
-  enrolment_->apply(state_of({workload}, {test::strict_policy()}));
-  EXPECT_EQ(netns_.live.size(), 1U) << "it may go on yet";
-  enrolment_->retire();
-  EXPECT_THAT(netns_.live, IsEmpty());
-  journal_.clear();
-  std::filesystem::remove(netns_path("gone"));
-  enrolment_->sweep();
-  enrolment_->forget_slot(2);
-  enrolment_->apply(state_of({}));
-  EXPECT_THAT(journal_, ElementsAre("remove_pod 1", "remove_pod 2", "state"));
-  EXPECT_TRUE(capture_.by_slot.contains(1)) << "its successor's";
-}
-
-TEST_F(EnrolmentTest, GoesOnWithTheListenersOfARunningAgent) {
-  const auto state = state_of({hbone_workload("web", {ip("10.0.0.5")})}, {test::strict_policy()});
-  enrolment_->apply(state);
-  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
-  make_agent();
-  capture_.listeners[0].clear();
-  enrolment_->apply(state);
-  EXPECT_THAT(journal_, ElementsAre("state")) << "before it has taken over it changes nothing";
-  netns_.fail_listeners = true;  // none are needed
-  ASSERT_TRUE(enrolment_->start(inheritance_of(0, 2)));
-  EXPECT_THAT(journal_, Not(Contains("capture all")));
-  EXPECT_THAT(journal_, Not(Contains("set_pod 0 enrolled check"))) << "its plaintext is denied as before";
-  EXPECT_THAT(journal_, Contains("add_pod 0 as Kubernetes//Pod/shop/web"));
-  EXPECT_THAT(data_plane_.sets[0], ElementsAre(1U, 1U));
-  EXPECT_THAT(capture_.listeners[0], IsEmpty()) << "those that are there stay there";
-  EXPECT_EQ(state_of_pod("web"), "enrolled");
-}
-
-TEST_F(EnrolmentTest, GoesOnWithTheListenersOfMoreOrFewerWorkers) {
-  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
-  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
-  start_agent(inheritance_of(0, 5));
-  EXPECT_THAT(data_plane_.sets[0], ElementsAre(3U, 2U)) << "what waits in the others' queues is taken too";
-  capture_.listeners[0].clear();
-  capture_.workers_used = 0;
-  start_agent(inheritance_of(0, 1));
-  EXPECT_THAT(data_plane_.sets[0], ElementsAre(1U, 1U));
-  EXPECT_EQ(capture_.listeners[0].size(), 3U) << "of the second worker, new";
-  EXPECT_EQ(capture_.workers_used, 1);
 }
 
 TEST_F(EnrolmentTest, ChecksPlaintextBeforeTheWorkersKnowThePolicyAndPassesAfter) {
