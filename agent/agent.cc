@@ -229,6 +229,7 @@ Result<void> Agent::Impl::take_over() {
   if (!held) return Failure(held.error());
   if (auto done = takeover->retire(); !done) return done;
   estate = std::move(*held);
+  predecessors.add_ended(estate.ended_metrics);
   predecessors.add(takeover->welcome().generation, takeover->take_channel());
   for (auto& other : estate.predecessors) predecessors.add(other.generation, HandoverChannel(std::move(other.channel)));
   return {};
@@ -371,6 +372,7 @@ Result<void> Agent::Impl::start_handover() {
                       .registration = registration.get(),
                       .events = events.get(),
                       .predecessors = &predecessors,
+                      .registry = registry,
                       .servers = {},
                       .retired = [this] { ::eventfd_write(retired.get(), 1); }};
   for (const auto& server : servers) parts.servers.emplace_back(server->name(), server.get());
@@ -437,6 +439,7 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   sources->source_status = [this] { return source->status(); };
   sources->quit = [this] { ::eventfd_write(quit.get(), 1); };
   sources->registry = registry;
+  sources->inherited_metrics = [this] { return predecessors.metrics(); };
   sources->events = [this](const EventQuery& query) { return events->query(query); };
   sources->metrics = {.counters = [this] { return maps->counters(); },
                       .pods = [this] { return pods(); },
@@ -537,7 +540,7 @@ void Agent::run() {
     if (!impl_->is_retired()) return impl_->stop();
   }
   impl_->outlive();
-  impl_->handover->stop();
+  impl_->handover->stop(impl_->giver->metrics());
   impl_->source->stop();
   impl_->enrolment->stop();
 }

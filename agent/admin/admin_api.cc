@@ -9,6 +9,7 @@
 #include "agent/admin/config_dump.h"
 #include "agent/admin/explain_view.h"
 #include "agent/admin/mesh_views.h"
+#include "agent/handover/metrics_merge.h"
 #include "tunnel/base/log.h"
 
 namespace weft::admin {
@@ -107,6 +108,9 @@ HttpResponse ready_of(const AdminSources& sources) {
 
 HttpResponse metrics_of(const AdminSources& sources) {
   auto families = sources.registry->Collect();
+  const auto inherited = agent::understood(
+      "inherited metrics", [&] { return agent::add_metrics(families, sources.inherited_metrics()), true; });
+  if (!inherited) log::warn("metrics are incomplete error={}", log::quote(inherited.error().message()));
   for (auto& family : agent_metrics(sources.metrics)) families.push_back(std::move(family));
   return {.status = 200,
           .content_type = "text/plain; version=0.0.4; charset=utf-8",

@@ -38,6 +38,7 @@ struct AdminSources {
   std::function<std::string()> source_status;                   ///< one line about where the configuration comes from
   std::function<void()> quit;                                   ///< begins an orderly stop and returns
   std::shared_ptr<prometheus::Registry> registry;               ///< the connection metrics
+  std::function<nlohmann::json()> inherited_metrics;            ///< of the agents before this one, see metrics_merge.h
   MetricSources metrics;                                        ///< also the pods and the packet counters
   EventFunction events;                                         ///< waits as long as the query says
 };

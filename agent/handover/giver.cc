@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/handover/giver.h"
 
-#include "tunnel/base/log.h"
+#include "agent/handover/metrics_merge.h"
 
 namespace weft::agent {
 namespace {
@@ -25,6 +25,8 @@ Generation HandoverGiver::self() const {
   return generation;
 }
 
+json HandoverGiver::metrics() const { return metrics_json(parts_.registry->Collect()); }
+
 Welcome HandoverGiver::welcome() { return {.generation = self(), .identities = parts_.enrolment->identities()}; }
 
 Result<Estate> HandoverGiver::hold() {
@@ -41,6 +43,7 @@ Result<Estate> HandoverGiver::hold() {
   parts_.reconciler->stop();
   parts_.enrolment->hold();
   estate.predecessors = parts_.predecessors->hand_on();
+  estate.ended_metrics = parts_.predecessors->ended_metrics();
   auto listeners = parts_.workers->hold(kWorkerTime);
   if (!listeners) {
     go_on();
@@ -78,6 +81,8 @@ json HandoverGiver::answer(const json& ask) {
     json list = json::array();
     for (const auto& connection : parts_.workers->connections(kWorkerTime)) list.push_back(to_json(connection));
     answer["connections"] = std::move(list);
+  } else if (what == "metrics") {
+    answer["metrics"] = metrics();
   } else if (what == "forget") {
     parts_.enrolment->forget_slot(ask.value("slot", std::uint32_t{0xffffffff}));
   }

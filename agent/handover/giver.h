@@ -30,6 +30,7 @@ struct HandoverParts {
   RegistrationServer* registration = nullptr;
   EventLog* events = nullptr;
   Predecessors* predecessors = nullptr;
+  std::shared_ptr<prometheus::Registry> registry;
   std::vector<std::pair<std::string, admin::HttpServer*>> servers;  ///< by what they serve
   std::function<void()> retired;  ///< called on the server's thread when this agent has its connections only
 };
@@ -48,6 +49,8 @@ class HandoverGiver final : public HandoverOwner {
   void retire() override;
   [[nodiscard]] nlohmann::json answer(const nlohmann::json& ask) override;
   [[nodiscard]] Generation self() const;
+  /// What this agent alone has counted.
+  [[nodiscard]] nlohmann::json metrics() const;
 
  private:
   const HandoverParts parts_;

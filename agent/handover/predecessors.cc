@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include "agent/handover/metrics_merge.h"
 #include "tunnel/base/log.h"
 
 namespace weft::agent {
@@ -14,7 +15,38 @@ constexpr milliseconds kAnswerTime{1'000};
 
 void Predecessors::add(Generation generation, HandoverChannel channel) {
   const std::lock_guard lock(mutex_);
-  all_.push_back({std::move(generation), std::move(channel)});
+  all_.push_back({.generation = std::move(generation), .channel = std::move(channel)});
+}
+
+/// Its last words are in the channel still.
+void Predecessors::has_ended(Predecessor& predecessor) {
+  log::info("agent of an earlier generation has ended generation={} pid={}", predecessor.generation.number,
+            predecessor.generation.pid);
+  while (auto message = predecessor.channel.receive(milliseconds(0))) {
+    if (message->body.contains("farewell")) predecessor.metrics = message->body["farewell"];
+  }
+  auto added = understood("its metrics", [&] { return add_metrics(ended_, predecessor.metrics, true), true; });
+  if (!added) log::warn("what it counted is lost error={}", log::quote(added.error().message()));
+}
+
+nlohmann::json Predecessors::metrics() {
+  ask_all({{"ask", "metrics"}},
+          [](Predecessor& predecessor, const nlohmann::json& answer) { predecessor.metrics = answer.at("metrics"); });
+  const std::lock_guard lock(mutex_);
+  nlohmann::json sum = ended_;
+  for (const auto& predecessor : all_) add_metrics(sum, predecessor.metrics, false);
+  return sum;
+}
+
+void Predecessors::add_ended(const nlohmann::json& metrics) {
+  const std::lock_guard lock(mutex_);
+  auto added = understood("the metrics of ended agents", [&] { return add_metrics(ended_, metrics, true), true; });
+  if (!added) log::warn("what they counted is lost error={}", log::quote(added.error().message()));
+}
+
+nlohmann::json Predecessors::ended_metrics() {
+  const std::lock_guard lock(mutex_);
+  return ended_;
 }
 
 /// Questions and answers are numbered, so that an answer that came too late is not taken for the next one.
@@ -27,14 +59,15 @@ void Predecessors::ask_all(const nlohmann::json& question,
     numbered["number"] = ++questions_;
     auto sent = current->channel.send(numbered, {}, kAnswerTime);
     auto answer = sent ? current->channel.receive(kAnswerTime) : Result<HandoverMessage>(Failure(sent.error()));
-    while (answer && answer->body.value("number", std::uint64_t{0}) != questions_)
+    while (answer && answer->body.value("number", std::uint64_t{0}) != questions_) {
+      if (answer->body.contains("farewell")) current->metrics = answer->body["farewell"];
       answer = current->channel.receive(kAnswerTime);
+    }
     if (answer) {
       if (auto taken = understood("its answer", [&] { return take(*current, answer->body), true; }); !taken)
         log::warn("agent of generation {} error={}", current->generation.number, log::quote(taken.error().message()));
     } else if (answer.error().code == ErrorCode::kUnavailable) {
-      log::info("agent of an earlier generation has ended generation={} pid={}", current->generation.number,
-                current->generation.pid);
+      has_ended(*current);
       all_.erase(current);
     }
   }

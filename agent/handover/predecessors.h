@@ -19,6 +19,11 @@ class Predecessors {
   /// With what each has to do still.
   [[nodiscard]] std::vector<Generation> generations();
   [[nodiscard]] std::vector<proxy::ConnectionInfo> connections();
+  /// What they have counted, those that have ended included (their counters), see metrics_merge.h.
+  [[nodiscard]] nlohmann::json metrics();
+  /// What had been counted by agents that ended before this one took over.
+  void add_ended(const nlohmann::json& metrics);
+  [[nodiscard]] nlohmann::json ended_metrics();
   /// A pod has gone: what they have of it ends.
   void forget(std::uint32_t slot);
   /// Duplicates of the channels, for the agent that takes over from this one.
@@ -30,12 +35,15 @@ class Predecessors {
   struct Predecessor {
     Generation generation;
     HandoverChannel channel;
+    nlohmann::json metrics = nlohmann::json::object();  ///< as it told them last
   };
+  void has_ended(Predecessor& predecessor);
   void ask_all(const nlohmann::json& question,
                const std::function<void(Predecessor&, const nlohmann::json& answer)>& take);
 
   std::mutex mutex_;
   std::list<Predecessor> all_;
+  nlohmann::json ended_ = nlohmann::json::object();
   std::uint64_t questions_ = 0;
 };
 

@@ -33,8 +33,9 @@ class HandoverServer {
   ~HandoverServer() { stop(); }
   HandoverServer(const HandoverServer&) = delete;
   HandoverServer& operator=(const HandoverServer&) = delete;
-  /// Ends the thread; a takeover that is under way fails.
-  void stop();
+  /// Ends the thread; a takeover that is under way fails. `farewell`, unless it is null, is what a retired agent has
+  /// counted in its life, for its successor.
+  void stop(nlohmann::json farewell = nullptr);
 
  private:
   HandoverServer(std::string path, Fd listener, Fd wake, HandoverOwner& owner)
@@ -51,6 +52,7 @@ class HandoverServer {
   const Fd wake_;
   HandoverOwner& owner_;
   bool retired_ = false;
+  nlohmann::json farewell_;  ///< set before wake_ is readable
   std::thread thread_;
 };
 

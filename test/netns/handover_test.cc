@@ -103,9 +103,14 @@ TEST_F(Handover, WhatIsHeldIsShownAndStaysUnderPolicy) {
   hand_over();
   EXPECT_THAT(json::parse(node(2).admin("/connections")), SizeIs(1));
   EXPECT_TRUE(held.running());
+  const std::vector<std::string> inbound = {"reporter=\"destination\""};
+  EXPECT_EQ(metric(node(2).metrics(), "istio_tcp_connections_opened_total", inbound), 1) << "counters go on";
+  EXPECT_EQ(metric(node(2).metrics(), "istio_tcp_connections_closed_total", inbound), 0);
   mesh_->set_policy(deny_policy("shop", "no-client", principal(*client_)));
   EXPECT_TRUE(held.wait(kSoon).has_value()) << "a policy that comes after the handover ends it";
   EXPECT_TRUE(retired_have_ended());
+  EXPECT_EQ(metric(node(2).metrics(), "istio_tcp_connections_opened_total", inbound), 1);
+  EXPECT_EQ(metric(node(2).metrics(), "istio_tcp_connections_closed_total", inbound), 1);
 }
 
 TEST_F(Handover, APodThatGoesTakesItsOldConnectionsAlong) {

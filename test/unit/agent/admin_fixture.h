@@ -29,6 +29,7 @@ class AdminFixture : public ::testing::Test {
       if (end) plaintext_.clear();
       return all;
     };
+    sources_->inherited_metrics = [] { return nlohmann::json::object(); };
     sources_->generations = [this] { return generations_; };
     sources_->not_ready = [this] { return missing_; };
     sources_->source_status = [] { return std::string("file /etc/mesh.yaml"); };

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <thread>
 
+#include "agent/handover/metrics_merge.h"
 #include "agent/handover/predecessors.h"
 #include "agent/handover/server.h"
 #include "agent/handover/takeover.h"
@@ -118,6 +119,12 @@ TEST(HandoverMessages, AnEstateOfNonsenseIsRefusedOrPassedOver) {
   EXPECT_THAT(got->sockets, IsEmpty());
 }
 
+/// As metrics_merge.h has them.
+json counted(double opened, double open = 2) {
+  return {{"opened_total", {{"type", "counter"}, {"help", "h"}, {"values", {{R"({"pod":"a"})", opened}}}}},
+          {"open", {{"type", "gauge"}, {"help", "h"}, {"values", {{"{}", open}}}}}};
+}
+
 class FakeOwner final : public HandoverOwner {
  public:
   Welcome welcome() override {
@@ -133,6 +140,7 @@ class FakeOwner final : public HandoverOwner {
   json answer(const json& ask) override {
     json answer = to_json(welcome().generation);
     answer["number"] = ask.value("number", 0) - late.exchange(0);
+    if (ask.value("ask", "") == "metrics") answer["metrics"] = counted(5);
     answer["connections"] = ask.value("ask", "") == "connections" ? json::array() : json(12);
     last_slot = ask.value("slot", -1);
     return answer;
@@ -191,6 +199,42 @@ TEST_F(HandoverTest, GoesThroughAndAnswersAfterwards) {
   EXPECT_THAT(third.generations(), SizeIs(1));
   server_->stop();
   EXPECT_THAT(third.generations(), IsEmpty()) << "it has ended";
+}
+
+TEST_F(HandoverTest, WhatAnAgentCountedOutlivesIt) {
+  Takeover takeover = begin();
+  ASSERT_TRUE(takeover.hold());
+  ASSERT_TRUE(takeover.retire());
+  Predecessors predecessors;
+  predecessors.add_ended(counted(100, 50));
+  predecessors.add(takeover.welcome().generation, takeover.take_channel());
+  EXPECT_EQ(predecessors.metrics(), counted(105, 2)) << "an ended agent's gauges say nothing";
+  server_->stop(counted(7, 9));
+  json counters = counted(107);
+  counters.erase("open");
+  EXPECT_EQ(predecessors.metrics(), counters);
+  EXPECT_EQ(predecessors.ended_metrics(), counters);
+}
+
+TEST(HandoverMetrics, AreAddedByLabelsWhateverTheirOrder) {
+  using prometheus::ClientMetric;
+  using prometheus::MetricType;
+  ClientMetric mine;
+  mine.label = {{"b", "2"}, {"a", "1"}};
+  mine.counter.value = 3;
+  std::vector<prometheus::MetricFamily> families = {
+      {.name = "x_total", .help = "h", .type = MetricType::Counter, .metric = {mine}}};
+  json more = metrics_json(families);
+  EXPECT_EQ(more["x_total"]["values"], json({{R"({"a":"1","b":"2"})", 3.0}}));
+  more["x_total"]["values"][R"({"a":"9"})"] = 4;
+  more["new"] = {{"type", "gauge"}, {"help", "n"}, {"values", {{"{}", 1}}}};
+  add_metrics(families, more);
+  ASSERT_THAT(families, SizeIs(2));
+  ASSERT_THAT(families[0].metric, SizeIs(2));
+  EXPECT_EQ(families[0].metric[0].counter.value, 6);
+  EXPECT_EQ(families[0].metric[1].counter.value, 4);
+  EXPECT_EQ(families[0].metric[1].label[0].value, "9");
+  EXPECT_EQ(families[1].metric[0].gauge.value, 1);
 }
 
 TEST_F(HandoverTest, ASuccessorThatGoesIsForgotten) {
