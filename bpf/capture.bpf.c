@@ -12,8 +12,9 @@
  *   2. A source that is no wired pod's address: drop.
  *   3. The pod is not enrolled: goes on, unless the socket's verdict is "captured": that outlives enrolment. While it
  *      leaves, 8 is asked, since the agent may still speak to its servers.
- *   4. Cannot be parsed, fragment, source route, VLAN: drop. Carries the capture mark: it comes back because the pod's rule
- *      or route is gone, or the application set the mark and bound itself to eth0: drop instead of a loop.
+ *   4. Cannot be parsed, fragment, source route, VLAN: drop. Carries the capture mark, or came in by lo: it comes back because
+ *      the pod's rule or route is gone, or its own packet filter took the mark away, or the application set the mark and
+ *      bound itself to eth0: drop instead of a loop. Without its socket the verdict of its connection is not known.
  *   5. A tagged socket, the agent's: goes on if the packet goes where the socket is connected to, otherwise the pod rewrote
  *      it (DNAT): drop.
  *   6. To a link-local address: goes on.
@@ -189,7 +190,8 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 		return p->problem;
 	if (p->vlan)
 		return WEFT_VLAN;
-	if (skb->mark & WEFT_MARK_MASK)
+	/* ingress_ifindex is 0 for what a socket of the pod sends. */
+	if (skb->mark & WEFT_MARK_MASK || skb->ingress_ifindex == WEFT_LO_IFINDEX)
 		return WEFT_LOOPED;
 
 	if (sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0)) {

@@ -147,7 +147,7 @@ enum weft_program {
 	X(VLAN, vlan, "a VLAN tag")                                             \
 	X(ETHERTYPE, ethertype, "neither ARP nor IP")                           \
 	X(FOREIGN_SOURCE, foreign_source, "a source that is not the pod's")     \
-	X(LOOPED, looped, "the capture mark, where it must not be")             \
+	X(LOOPED, looped, "the capture mark, or back from lo")                  \
 	X(TAG_MISUSED, tag_misused, "a socket of the agent sent elsewhere")     \
 	X(NO_STORAGE, no_storage, "no memory for the verdict")                  \
 	X(NO_LISTENER, no_listener, "the agent does not listen")                \

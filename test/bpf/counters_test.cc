@@ -96,7 +96,7 @@ TEST_P(PodCounters, DropsAreCountedOnThePodWhereverTheyHappen) {
   pass("from_pod", out(), {.ifindex = 0, .mark = 0x1000});
   const Frame link_local{.source = f().link_local, .destination = f().link_local};
   pass("to_pod_host", link_local, {.ifindex = host_ifindex_});
-  EXPECT_EQ(of(0), (PodTraffic{.drops = {{"the capture mark, where it must not be", 1},
+  EXPECT_EQ(of(0), (PodTraffic{.drops = {{"the capture mark, or back from lo", 1},
                                          {"no plaintext into this pod", 2},
                                          {"plaintext into the mesh past the agent", 1},
                                          {"link-local into a checked pod", 1}}}));

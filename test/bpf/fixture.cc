@@ -66,6 +66,7 @@ Outcome CaptureTest::run(const std::string& program, const Frame& frame, const C
   __sk_buff in_context{}, out_context{};
   in_context.ifindex = context.ifindex;
   in_context.mark = context.mark;
+  in_context.ingress_ifindex = context.ingress_ifindex;
   bpf_test_run_opts options{};
   options.sz = sizeof options;
   options.data_in = bytes.data();

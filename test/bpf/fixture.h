@@ -27,6 +27,7 @@ inline constexpr int kNext = -1, kDrop = 2, kRedirect = 7;
 struct Context {
   std::uint32_t ifindex = 0;
   std::uint32_t mark = 0;
+  std::uint32_t ingress_ifindex = 0;  ///< of the device that it came in by; 0: it was sent here
 };
 
 /// The production object, loaded by Capture::load into a bpffs and a network namespace of the test's own, which the

@@ -149,10 +149,23 @@ TEST_P(FromPod, PodsThatAreNotEnrolledPassAndNeverMix) {
 }
 
 TEST_P(FromPod, TheMarkMustNotComeBack) {
-  EXPECT_EQ(of(out(), 0x1000), "drop: the capture mark, where it must not be");
-  EXPECT_EQ(of(out(), 0xffff), "drop: the capture mark, where it must not be");
+  EXPECT_EQ(of(out(), 0x1000), "drop: the capture mark, or back from lo");
+  EXPECT_EQ(of(out(), 0xffff), "drop: the capture mark, or back from lo");
   EXPECT_EQ(of(out(), 0x0539), kCapturedNew);  // Istio's mark helps nobody
   EXPECT_EQ(of({.source = f().other_pod, .destination = f().mesh}, 0x1000), "pass: the pod is not enrolled");
+}
+
+// A packet filter of the pod's own takes the mark away, and the pod forwards.
+TEST_P(FromPod, NothingComesBackFromLo) {
+  Frame data = out();
+  data.flags = kAck;
+  for (const Frame& frame : {out(), data}) {
+    const Context from_lo{.ingress_ifindex = 1}, from_elsewhere{.ingress_ifindex = 2};
+    EXPECT_EQ(verdict("from_pod", frame, from_lo), "drop: the capture mark, or back from lo");
+    EXPECT_NE(verdict("from_pod", frame, from_elsewhere), "drop: the capture mark, or back from lo");
+  }
+  const Frame elsewhere{.source = f().other_pod, .destination = f().mesh};
+  EXPECT_EQ(verdict("from_pod", elsewhere, {.ingress_ifindex = 1}), "pass: the pod is not enrolled");
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ constexpr const char* kForeign = "a source that is not the pod's";
 constexpr const char* kAssignFailed = "the listener cannot take it";
 constexpr const char* kAssigned = "handed to a listener of the agent";
 constexpr const char* kCapturedNew = "a new connection to the mesh";
-constexpr const char* kLooped = "the capture mark, where it must not be";
+constexpr const char* kLooped = "the capture mark, or back from lo";
 
 std::string hex(const IpAddress& address) {
   static constexpr char kDigits[] = "0123456789abcdef";
