@@ -4,6 +4,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iterator>
+#include <sstream>
+
+#include "test/netns/attack_cases.h"
 
 namespace weft::test {
 namespace {
@@ -39,49 +42,100 @@ std::size_t open_descriptors(pid_t pid) {
   return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));
 }
 
-void AttackTest::SetUp() {
-  WEFT_NEEDS_ROOT();
-  mesh_ = std::make_unique<Mesh>();
-  for (int i = 1; i <= 2; ++i) node(i).netns().sysctl(kNoDad.first, kNoDad.second);
-  attacker_ = &mesh_->add_pod(1, "shop", "attacker", {.enrolled = true, .sysctls = without_dad(attacker_sysctls())});
-  neighbour_ = &mesh_->add_pod(1, "shop", "neighbour", {.enrolled = true, .sysctls = without_dad({})});
-  control_ = &mesh_->add_pod(1, "shop", "control", {.enrolled = false, .sysctls = without_dad({})});
-  victim_ = &mesh_->add_pod(2, "bank", "victim", {.enrolled = true, .sysctls = without_dad(victim_sysctls())});
-  outside_ = &mesh_->add_pod(2, "bank", "outside", {.enrolled = false, .sysctls = without_dad({})});
-  victim_app_ = &victim_->serve();
-  outside_->serve();
-  wire_ = std::make_unique<Capture>(node(1).netns(), Node::kWire);
-  veth_ = std::make_unique<Capture>(node(1).netns(), attacker_->host_interface());
+std::vector<Endpoint> listeners_in(const Pod& pod) {
+  const std::string table = run_in(pod.netns(), [] { return read_file("/proc/thread-self/net/tcp6"); });
+  std::istringstream lines(table);
+  std::vector<Endpoint> found;
+  std::string line;
+  std::getline(lines, line);
+  while (std::getline(lines, line)) {
+    std::istringstream fields(line);
+    std::string slot, local, remote, state;
+    fields >> slot >> local >> remote >> state;
+    if (state != "0A") continue;
+    const auto port = static_cast<std::uint16_t>(std::stoul(local.substr(local.find(':') + 1), nullptr, 16));
+    found.push_back({*IpAddress::parse("::1"), port});
+  }
+  return found;
+}
+
+Process squat(const Pod& pod, std::uint16_t port) {
+  Process server = pod.start({program("weft-testapp"), "serve", "--name", "squatter", "--port", std::to_string(port)});
+  if (!server.wait_for_output("serving name=", milliseconds(10'000))) {
+    throw TestError("no server on port " + std::to_string(port) + " of " + pod.name() + ": " + server.out());
+  }
+  return server;
+}
+
+std::size_t connections_of(const Process& squatter) {
+  constexpr std::string_view kTaken = "connection client=";
+  const std::string out = squatter.out();
+  std::size_t found = 0;
+  for (auto at = out.find(kTaken); at != std::string::npos; at = out.find(kTaken, at + 1)) ++found;
+  return found;
+}
+
+AttackMesh::AttackMesh(const AttackOptions& options)
+    : mesh({.agent_arguments = options.agent_arguments, .primary = options.primary}) {
+  for (int i = 1; i <= 2; ++i) mesh.node(i).netns().sysctl(kNoDad.first, kNoDad.second);
+  const auto add = [&](int node, const char* namespace_name, const char* name, bool enrolled, const Sysctls& sysctls) {
+    return &mesh.add_pod(node, namespace_name, name, {.enrolled = enrolled, .sysctls = without_dad(sysctls)});
+  };
+  attacker = add(1, "shop", "attacker", true, options.attacker_sysctls);
+  neighbour = add(1, "shop", "neighbour", true, {});
+  control = add(1, "shop", "control", false, {});
+  victim = add(2, "bank", "victim", true, options.victim_sysctls);
+  outside = add(2, "bank", "outside", false, {});
+  victim_app = &victim->serve();
+  outside->serve();
+  wire = std::make_unique<Capture>(mesh.node(1).netns(), Node::kWire);
+  veth = std::make_unique<Capture>(mesh.node(1).netns(), attacker->host_interface());
   // Addresses of the next hops are known from now on: no packet of a test waits for one.
   for (const bool v6 : {false, true}) {
-    const auto to = [&](const Pod& pod) { return v6 ? pod.v6() : pod.v4(); };
-    ASSERT_TRUE(attacker_->get(to(*victim_)).ok()) << node(1).log();
-    ASSERT_TRUE(attacker_->get(to(*outside_)).ok()) << node(1).log();
-    ASSERT_TRUE(control_->get(to(*victim_)).ok()) << node(2).log();
+    for (const auto& [from, to] : {std::pair{attacker, victim}, {attacker, outside}, {control, victim}}) {
+      const Finished got = from->get(v6 ? to->v6() : to->v4());
+      if (!got.ok()) throw TestError(from->name() + " to " + to->name() + ": " + got.out + got.err);
+    }
   }
-  wire_->clear();
-  veth_->clear();
+}
+
+void AttackTest::SetUp() {
+  WEFT_NEEDS_ROOT();
+  own_ = std::make_unique<AttackMesh>(options());
+  use(*own_);
+}
+
+void AttackTest::use(AttackMesh& mesh) {
+  on_ = &mesh;
+  wire().clear();
+  veth().clear();
 }
 
 void AttackTest::TearDown() {
-  if (!wire_) return;
-  EXPECT_EQ(wire_->lost(), 0U) << "the capture of the wire is incomplete";
-  EXPECT_EQ(veth_->lost(), 0U) << "the capture of the veth is incomplete";
+  if (on_ == nullptr) return;
+  EXPECT_EQ(wire().lost(), 0U) << "the capture of the wire is incomplete";
+  EXPECT_EQ(veth().lost(), 0U) << "the capture of the veth is incomplete";
+  if (own_) end(*own_);
+  if (!HasFailure() && !IsSkipped()) tell_cases_of(*::testing::UnitTest::GetInstance()->current_test_info());
+}
+
+void AttackTest::end(AttackMesh& on) {
   for (int i = 1; i <= 2; ++i) {
-    if (!node(i).has_agent()) continue;
-    EXPECT_TRUE(node(i).agent().running()) << node(i).log();
-    node(i).stop_agent();
+    Node& node = on.mesh.node(i);
+    if (!node.has_agent()) continue;
+    EXPECT_TRUE(node.agent().running()) << node.log();
+    node.stop_agent();
   }
 }
 
-std::string AttackTest::new_marker() { return "weft-attack-" + std::to_string(++markers_) + "-secret"; }
+std::string AttackTest::new_marker() { return "weft-attack-" + std::to_string(++on_->markers) + "-secret"; }
 
 Link AttackTest::link_of(const Pod& pod) {
   return link_between(pod.netns(), "eth0", pod.node().netns(), pod.host_interface());
 }
 
 TcpPacket AttackTest::syn(const Pod& from, bool v6, const std::string& payload) {
-  const std::uint16_t port = ++next_port_;
+  const std::uint16_t port = ++on_->next_port;
   return {.source = v6 ? from.v6(port) : from.v4(port),
           .destination = v6 ? victim().v6() : victim().v4(),
           .payload = payload};
@@ -126,6 +180,20 @@ void AttackTest::expect_stopped(const Attack& attack, Way way) {
   flush_wire();
   EXPECT_FALSE(wire().contains(marker)) << "the payload is on the wire in the clear";
   EXPECT_EQ(victim_app().out().find(marker), std::string::npos) << "the payload reached the application";
+}
+
+Finished AttackTest::try_get(const Endpoint& to, const std::string& marker, std::vector<std::string> arguments,
+                             const std::string& connect_timeout_s) {
+  arguments.insert(arguments.end(), {"--marker", marker, "--connect-timeout", connect_timeout_s, "--timeout", "2"});
+  return attacker().get(to, arguments);
+}
+
+void AttackTest::expect_nowhere(const std::string& marker) {
+  flush_wire();
+  EXPECT_FALSE(wire().contains(marker)) << "the payload is on the wire in the clear";
+  EXPECT_FALSE(veth().contains(marker)) << "the payload is on the attacker's veth in the clear";
+  expect_no_plaintext(veth(), "the attacker's veth");
+  expect_no_plaintext(wire(), "the wire");
 }
 
 void AttackTest::expect_no_plaintext(const Capture& capture, const std::string& where) {

@@ -21,8 +21,7 @@ std::size_t resets(const Capture& capture) {
 
 class CookieAttack : public AttackTest {
  protected:
-  std::vector<std::pair<std::string, std::string>> attacker_sysctls() const override { return kCookies; }
-  std::vector<std::pair<std::string, std::string>> victim_sysctls() const override { return kCookies; }
+  AttackOptions options() const override { return {.attacker_sysctls = kCookies, .victim_sysctls = kCookies}; }
 
   std::uint64_t cookies_received(const Pod& pod) {
     const std::string text = run_in(pod.netns(), [] { return read_file("/proc/thread-self/net/netstat"); });

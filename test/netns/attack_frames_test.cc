@@ -35,7 +35,7 @@ auto fragmented(bool in_order) {
   };
 }
 
-class FrameAttack : public AttackTest {};
+class FrameAttack : public SharedAttackTest<FrameAttack> {};
 
 TEST_F(FrameAttack, TinyFragmentsInBothOrders) {
   for (const bool v6 : {false, true}) {
@@ -53,22 +53,25 @@ TEST_F(FrameAttack, TinyFragmentsInBothOrders) {
 
 TEST_F(FrameAttack, VlanTagsOnTheRoutedVeth) {
   constexpr std::uint16_t kQ = 0x8100, kAd = 0x88a8;
-  expect_stopped({.name = "VLAN 0", .make = tagged({{kQ, 0}}), .from_pod = kVlan, .guard = kVlan});
-  expect_stopped({.name = "VLAN 0 twice", .make = tagged({{kQ, 0}, {kQ, 0}}), .from_pod = kVlan, .guard = kVlan});
-  expect_stopped({.name = "VLAN 0 three times",
-                  .make = tagged({{kQ, 0}, {kQ, 0}, {kQ, 0}}),
-                  .from_pod = kTooDeep,
-                  .guard = kVlan});
-  expect_stopped({.name = "VLAN 0 four times",
-                  .make = tagged({{kQ, 0}, {kQ, 0}, {kQ, 0}, {kQ, 0}}),
-                  .from_pod = kTooDeep,
-                  .guard = kTooDeep});
-  expect_stopped({.name = "802.1ad", .make = tagged({{kAd, 0}}), .from_pod = kVlan, .guard = kVlan});
-  expect_stopped(
-      {.name = "802.1ad around 802.1Q", .make = tagged({{kAd, 0}, {kQ, 0}}), .from_pod = kVlan, .guard = kVlan});
-  expect_stopped(
-      {.name = "VLAN 5", .make = tagged({{kQ, 5}}), .passes_outside = false, .from_pod = kVlan, .guard = kVlan});
-  expect_stopped({.name = "IPv6 in VLAN 0", .make = tagged({{kQ, 0}}), .v6 = true, .from_pod = kVlan, .guard = kVlan});
+  for (const bool v6 : {false, true}) {
+    SCOPED_TRACE(v6 ? "IPv6" : "IPv4");
+    const auto expect = [&](std::string name, std::vector<Tag> tags, const char* from_pod, const char* guard,
+                            bool passes_outside = true) {
+      expect_stopped({.name = std::move(name),
+                      .make = tagged(std::move(tags)),
+                      .v6 = v6,
+                      .passes_outside = passes_outside,
+                      .from_pod = from_pod,
+                      .guard = guard});
+    };
+    expect("VLAN 0", {{kQ, 0}}, kVlan, kVlan);
+    expect("VLAN 0 twice", {{kQ, 0}, {kQ, 0}}, kVlan, kVlan);
+    expect("VLAN 0 three times", {{kQ, 0}, {kQ, 0}, {kQ, 0}}, kTooDeep, kVlan);
+    expect("VLAN 0 four times", {{kQ, 0}, {kQ, 0}, {kQ, 0}, {kQ, 0}}, kTooDeep, kTooDeep);
+    expect("802.1ad", {{kAd, 0}}, kVlan, kVlan);
+    expect("802.1ad around 802.1Q", {{kAd, 0}, {kQ, 0}}, kVlan, kVlan);
+    expect("VLAN 5", {{kQ, 5}}, kVlan, kVlan, false);
+  }
 }
 
 // A bridge hands on what a router would not: VLAN 5 too.
@@ -79,31 +82,36 @@ TEST_F(FrameAttack, VlanTagsOnABridge) {
   node(1).netns().ip("link add bridge type bridge");
   node(1).netns().ip("link set bridge up");
   node(1).netns().ip("link set port master bridge");
+  for (const Pod* pod : {&attacker(), &control()}) {
+    node(1).netns().ip("link set " + pod->host_interface() + " master bridge");
+  }
   // Unknown to the bridge, so it floods the frame to every port.
   const Mac nobody{2, 0, 0, 0, 0, 9};
-  for (const auto vlan : std::initializer_list<std::uint16_t>{0, 5}) {
-    for (const auto type : std::initializer_list<std::uint16_t>{0x8100, 0x88a8}) {
-      SCOPED_TRACE("type " + std::to_string(type) + ", VLAN " + std::to_string(vlan));
-      const auto send_from = [&](const Pod& pod, Way way) {
-        const std::string marker = new_marker();
-        Link link = link_of(pod);
-        link.destination = nobody;
-        node(1).netns().ip("link set " + pod.host_interface() + " master bridge");
-        send(pod, way, {frame(link, syn(pod, false, marker).bytes(), {{type, vlan}})});
-        return marker;
-      };
-      const auto crossed = [&](const std::string& marker) {
-        return eventually(milliseconds(3000), [&] { return behind_bridge.contains(marker); });
-      };
+  const auto send_from = [&](const Pod& pod, Way way, bool v6, const Tag& tag) {
+    const std::string marker = new_marker();
+    Link link = link_of(pod);
+    link.destination = nobody;
+    send(pod, way, {frame(link, syn(pod, v6, marker).bytes(), {tag})});
+    return marker;
+  };
+  const auto crossed = [&](const std::string& marker) {
+    return eventually(milliseconds(3000), [&] { return behind_bridge.contains(marker); });
+  };
+  for (const bool v6 : {false, true}) {
+    for (const Tag& tag : {Tag{0x8100, 0}, {0x88a8, 0}, {0x8100, 5}, {0x88a8, 5}}) {
+      SCOPED_TRACE("type " + std::to_string(tag.type) + ", VLAN " + std::to_string(tag.vlan) +
+                   (v6 ? ", IPv6" : ", IPv4"));
       const auto dropped = packets(node(1), "guard", kVlan);
-      const std::string bypassing = send_from(attacker(), Way::kQdiscBypass);
+      const std::string bypassing = send_from(attacker(), Way::kQdiscBypass, v6, tag);
       EXPECT_TRUE(eventually(milliseconds(3000), [&] { return packets(node(1), "guard", kVlan) > dropped; }));
-      const std::string plain = send_from(attacker(), Way::kPacketSocket);
-      EXPECT_TRUE(crossed(send_from(control(), Way::kPacketSocket))) << "the bridge does not hand it on from anybody";
+      const std::string plain = send_from(attacker(), Way::kPacketSocket, v6, tag);
+      EXPECT_TRUE(crossed(send_from(control(), Way::kPacketSocket, v6, tag)))
+          << "the bridge does not hand it on from anybody";
       EXPECT_FALSE(behind_bridge.contains(bypassing));
       EXPECT_FALSE(behind_bridge.contains(plain));
     }
   }
+  node(1).netns().ip("link del bridge");
 }
 
 TEST_F(FrameAttack, PastTheQueueingDiscipline) {
@@ -140,6 +148,24 @@ TEST_F(FrameAttack, PastTheQueueingDiscipline) {
   elsewhere.destination = outside().v4();
   send(attacker(), Way::kQdiscBypass, {frame(link_of(attacker()), elsewhere.bytes())});
   EXPECT_TRUE(on_wire(marker));
+}
+
+// Guard keeps no state, so what belongs to no connection gets as far as any datagram does. Nobody takes it.
+TEST_F(FrameAttack, SegmentsOfNoConnection) {
+  for (const bool v6 : {false, true}) {
+    for (const Way way : {Way::kPacketSocket, Way::kQdiscBypass}) {
+      SCOPED_TRACE(std::string(v6 ? "IPv6" : "IPv4") + (way == Way::kQdiscBypass ? " past the qdisc" : ""));
+      const std::string marker = new_marker();
+      TcpPacket segment = syn(attacker(), v6, marker);
+      segment.flags = kPsh | kAck;
+      const Endpoint from = segment.source;
+      send(attacker(), way, {frame(link_of(attacker()), segment.bytes())});
+      EXPECT_TRUE(on_wire(marker));
+      const auto is_reset = [&](const Segment& s) { return s.destination == from && (s.flags & Segment::kRst) != 0; };
+      EXPECT_TRUE(eventually(milliseconds(3000), [&] { return !wire().segments(is_reset).empty(); }));
+      EXPECT_EQ(victim_app().out().find(marker), std::string::npos) << "it reached the application";
+    }
+  }
 }
 
 TEST_F(FrameAttack, ByXdpSocket) {

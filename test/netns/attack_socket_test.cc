@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <sstream>
 #include <thread>
 #include <tuple>
 
@@ -33,22 +32,7 @@ std::string hex(const IpAddress& address) {
   return text;
 }
 
-class SocketAttack : public AttackTest {
- protected:
-  /// A short attempt of the attacker's to get an answer from the victim.
-  Finished try_get(const Endpoint& to, const std::string& marker, std::vector<std::string> arguments,
-                   const std::string& connect_timeout_s = "1") {
-    arguments.insert(arguments.end(), {"--marker", marker, "--connect-timeout", connect_timeout_s, "--timeout", "2"});
-    return attacker().get(to, arguments);
-  }
-  void expect_nowhere(const std::string& marker) {
-    flush_wire();
-    EXPECT_FALSE(wire().contains(marker)) << "the payload is on the wire in the clear";
-    EXPECT_FALSE(veth().contains(marker)) << "the payload is on the attacker's veth in the clear";
-    expect_no_plaintext(veth(), "the attacker's veth");
-    expect_no_plaintext(wire(), "the wire");
-  }
-};
+class SocketAttack : public SharedAttackTest<SocketAttack> {};
 
 // IP options move the TCP header; any user may set them.
 TEST_F(SocketAttack, IpOptionsOfAnOrdinaryUser) {
@@ -62,7 +46,9 @@ TEST_F(SocketAttack, IpOptionsOfAnOrdinaryUser) {
                               "07270400000000000000000000000000000000000000000000000000000000000000000000000000",
                               "44080500000000000000000000000000"}) {
     SCOPED_TRACE(options);
-    const std::string marker = new_marker();
+    const std::string in_the_clear = new_marker(), marker = new_marker();
+    EXPECT_TRUE(control().get(victim().v4(), {"--marker", in_the_clear, "--ip-options", options}).ok());
+    EXPECT_TRUE(on_wire(in_the_clear));
     const Finished got = get({"setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"}, options, marker);
     EXPECT_NE(got.out.find("server=victim client=" + attacker().address_v4().to_string()), std::string::npos)
         << got.out << got.err << node(1).log();
@@ -145,6 +131,17 @@ TEST_F(SocketAttack, ForeignSources) {
     EXPECT_EQ(victim_app().out().size(), heard) << victim_app().out();
     expect_nowhere(marker);
   };
+  // From a pod that Weft does not know such a SYN goes out.
+  Pod& stranger = mesh().add_pod(1, "other", "stranger", {.enrolled = false, .weft_cni = false});
+  for (const IpAddress& source : {neighbour().address_v4(), neighbour().address_v6()}) {
+    const Endpoint to = source.is_v4() ? victim().v4() : victim().v6();
+    (void)stranger.get(to, {"--transparent", "--from", source.to_string(), "--connect-timeout", "0.3"});
+    const auto is_forged = [&](const Segment& s) {
+      return s.is_syn() && s.source.address == source && s.destination == to;
+    };
+    EXPECT_TRUE(eventually(milliseconds(3000), [&] { return !wire().segments(is_forged).empty(); }));
+  }
+  mesh().remove_pod(stranger);
   const std::vector<std::string> mark = {"--mark", "4096"};
   const auto nobody_v4 = *IpAddress::parse("10.99.0.1");
   const auto nobody_v6 = *IpAddress::parse("fd99::1");
@@ -216,24 +213,6 @@ TEST_F(SocketAttack, ResetsOfOneConnectionDoNotCaptureThoseOfAnother) {
   }
 }
 
-/// The ports that listen in the pod, of both families.
-std::vector<Endpoint> listeners_in(const Pod& pod) {
-  const std::string table = run_in(pod.netns(), [] { return read_file("/proc/thread-self/net/tcp6"); });
-  std::istringstream lines(table);
-  std::vector<Endpoint> found;
-  std::string line;
-  std::getline(lines, line);
-  while (std::getline(lines, line)) {
-    std::istringstream fields(line);
-    std::string slot, local, remote, state;
-    fields >> slot >> local >> remote >> state;
-    if (state != "0A") continue;
-    const auto port = static_cast<std::uint16_t>(std::stoul(local.substr(local.find(':') + 1), nullptr, 16));
-    found.push_back({*IpAddress::parse("::1"), port});
-  }
-  return found;
-}
-
 /// Connects, waits until the other side closes, and says whether it did within five seconds.
 bool is_closed_at_once(const Endpoint& to) {
   const Fd fd(::socket(to.address.is_v4() ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -278,6 +257,16 @@ TEST_F(SocketAttack, ListenersCalledByName) {
     }
   });
   EXPECT_TRUE(attacker().get(victim().v4()).ok()) << node(1).log();
+}
+
+// What pods may read is documented; what the agent takes orders on is the node's alone.
+TEST_F(SocketAttack, TheAgentsAddressesOnTheNode) {
+  const auto node_address = {node(1).address_v4(), *IpAddress::parse("10.71.1.1")};
+  for (const auto& address : node_address) {
+    EXPECT_FALSE(http_get(attacker().netns(), {address, 15000}, "/config_dump")) << address.to_string();
+    EXPECT_TRUE(http_get(attacker().netns(), {address, 15020}, "/metrics")) << address.to_string();
+  }
+  EXPECT_TRUE(http_get(node(1).netns(), {*IpAddress::parse("127.0.0.1"), 15000}, "/config_dump"));
 }
 
 }  // namespace
