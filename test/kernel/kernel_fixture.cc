@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "bpf/attach.h"
+#include "test/netns/attack_cases.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -43,6 +44,7 @@ void KernelMesh::SetUp() {
 
 void KernelMesh::TearDown() {
   if (HasFailure() && mesh_) logs_.tell(mesh());
+  if (!HasFailure() && !IsSkipped()) tell_cases_of(*::testing::UnitTest::GetInstance()->current_test_info());
 }
 
 std::string KernelMesh::check(Pod& pod) {

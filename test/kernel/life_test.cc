@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 
@@ -128,12 +129,17 @@ TEST_F(KernelMesh, WeftIsAheadOfProgramsThatWereThereBefore) {
   mesh().remove_pod(pod);
 }
 
+/// The clsact qdisc of an interface goes, with all filters.
+void delete_qdisc(const Netns& netns, const std::string& interface) {
+  run({"tc", "qdisc", "del", "dev", interface, "clsact"}, {.netns = &netns, .environment = {}, .input = {}});
+}
+
 // Before 6.6 a pod with CAP_NET_ADMIN can take the programs off its own end. TCX links stay whatever it does.
 TEST_F(KernelMesh, APodThatDeletesItsQdiscIsFoundAndStaysGuarded) {
   Pod& pod = mesh().add_pod(1, "shop", "digger");
   ASSERT_TRUE(has_its_links(pod));
   expect_captured(pod, *server, false);
-  run({"tc", "qdisc", "del", "dev", "eth0", "clsact"}, {.netns = &pod.netns(), .environment = {}, .input = {}});
+  delete_qdisc(pod.netns(), "eth0");
   const Capture wire(node1().netns(), Node::kWire);
   const auto bypasses = [&] {
     return metric(node1().metrics(), "weft_bpf_packets_total", {"program=\"guard\"", "verdict=\"drop\""});
@@ -144,16 +150,40 @@ TEST_F(KernelMesh, APodThatDeletesItsQdiscIsFoundAndStaysGuarded) {
     EXPECT_EQ(answer.ok(), kernel_has_tcx()) << ::testing::PrintToString(answer);
     EXPECT_EQ(bypasses() > before, !kernel_has_tcx());
   }
-  EXPECT_TRUE(pod.get(outside->v4()).ok()) << "the control: what is not of the mesh still leaves";
+  EXPECT_TRUE(pod.get(outside->v4(), {"--marker", "in-the-clear"}).ok()) << "what is not of the mesh no longer leaves";
+  EXPECT_TRUE(eventually(kSoon, [&] { return wire.contains("in-the-clear"); }));
   EXPECT_FALSE(wire.contains("secret-dug"));
   EXPECT_TRUE(plaintext_between(wire, pod, *server).empty());
   EXPECT_EQ(wire.lost(), 0U);
   if (kernel_has_tcx()) {
     EXPECT_EQ(check(pod), "");
-  } else {
-    EXPECT_THAT(check(pod), HasSubstr("from_pod on ifindex"));
+    mesh().remove_pod(pod);
+    return;
   }
+  EXPECT_THAT(check(pod), HasSubstr("from_pod on ifindex"));
+  // The guard it is: without it the same connection gets out.
+  delete_qdisc(node1().netns(), pod.host_interface());
+  for (const bool v6 : {false, true}) {
+    EXPECT_TRUE(pod.get(of(*server, v6), {"--marker", "secret-unguarded"}).ok()) << "this test shows nothing";
+  }
+  EXPECT_TRUE(eventually(kSoon, [&] { return wire.contains("secret-unguarded"); }));
+  // An agent that starts puts both ends back, and one that looks does with each look.
+  const auto restart = [] {
+    node1().stop_agent();
+    node1().start_agent();
+  };
+  ::setenv("WEFT_RECONCILE_INTERVAL_MS", "500", 1);
+  restart();
+  ::unsetenv("WEFT_RECONCILE_INTERVAL_MS");
+  EXPECT_TRUE(eventually(kSoon, [&] { return check(pod).empty(); })) << check(pod);
+  delete_qdisc(pod.netns(), "eth0");
+  const auto mended = [] {
+    return metric(node1().metrics(), "weft_reconcile_actions_total", {"action=\"mended\""}) >= 1;
+  };
+  EXPECT_TRUE(eventually(kSoon, [&] { return mended() && check(pod).empty(); })) << check(pod);
+  for (const bool v6 : {false, true}) expect_captured(pod, *server, v6);
   mesh().remove_pod(pod);
+  restart();
 }
 
 /// What the agent has written down of a pod.

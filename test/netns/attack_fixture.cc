@@ -182,6 +182,11 @@ void AttackTest::expect_stopped(const Attack& attack, Way way) {
   EXPECT_EQ(victim_app().out().find(marker), std::string::npos) << "the payload reached the application";
 }
 
+std::string AttackTest::check_attacker() {
+  const Finished checked = mesh().chain("check", attacker());
+  return checked.ok() ? "" : checked.out + checked.err;
+}
+
 Finished AttackTest::try_get(const Endpoint& to, const std::string& marker, std::vector<std::string> arguments,
                              const std::string& connect_timeout_s) {
   arguments.insert(arguments.end(), {"--marker", marker, "--connect-timeout", connect_timeout_s, "--timeout", "2"});

@@ -102,6 +102,12 @@ class AttackTest : public ::testing::Test {
   /// Sends it from the control, which must come through where it says so, and from the attacker both ways: nothing on
   /// the wire, and the reason counted by the program that must stop it.
   void expect_stopped(const Attack& attack);
+  /// Where the pod serves, or would.
+  static Endpoint of(const Pod& pod, bool v6, std::uint16_t port = Pod::kPort) {
+    return v6 ? pod.v6(port) : pod.v4(port);
+  }
+  /// What the chain's CHECK says against the attacker; empty: nothing.
+  [[nodiscard]] std::string check_attacker();
   /// A short attempt of the attacker's to get an answer.
   [[nodiscard]] Finished try_get(const Endpoint& to, const std::string& marker, std::vector<std::string> arguments = {},
                                  const std::string& connect_timeout_s = "1");

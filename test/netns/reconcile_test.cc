@@ -7,8 +7,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "bpf/attach.h"
+#include "test/netns/attack_cases.h"
 #include "test/netns/mesh_fixture.h"
 
 namespace weft::test {
@@ -40,6 +42,7 @@ class Reconcile : public ::testing::Test {
   }
   void TearDown() override {
     if (HasFailure() && mesh_) std::fprintf(stderr, "the agent's log:\n%s\n", node().log().c_str());
+    if (!HasFailure() && !IsSkipped()) tell_cases_of(*::testing::UnitTest::GetInstance()->current_test_info());
   }
 
   [[nodiscard]] std::string conf_dir() const { return folder_.path() + "/net.d"; }
@@ -171,10 +174,36 @@ TEST_F(Reconcile, FiltersOfAddBecomeLinksWhereTheKernelHasThem) {
 }
 
 TEST_F(Reconcile, WhatIsDamagedIsMended) {
-  web_->netns().ip("rule del pref 1");
-  ASSERT_EQ(::unlink((node().bpf_root() + "/links/" + pins().at(0) + "/guard").c_str()), 0);
-  EXPECT_TRUE(eventually(kSoon, [&] { return done("mended") >= 1 && mesh_->chain("check", *web_).ok(); }));
-  EXPECT_THAT(pod_json("web").at("problems"), IsEmpty());
+  const auto ip = [&](const char* arguments) { return [&, arguments] { web_->netns().ip(arguments); }; };
+  const auto sysctl = [&](const char* path, const char* value) {
+    return [&, path, value] { web_->netns().sysctl(path, value); };
+  };
+  const auto toggle_v6 = [&] {
+    for (const char* value : {"1", "0"}) web_->netns().sysctl("net/ipv6/conf/lo/disable_ipv6", value);
+  };
+  const auto unpin_guard = [&] {
+    ASSERT_EQ(::unlink((node().bpf_root() + "/links/" + pins().at(0) + "/guard").c_str()), 0);
+  };
+  const std::vector<std::pair<std::function<void()>, const char*>> damages{
+      {ip("rule del pref 1"), "the IPv4 rule for the capture mark is missing"},
+      {ip("-6 rule del pref 1"), "the IPv6 rule for the capture mark is missing"},
+      {unpin_guard, "guard on ifindex"},
+      {ip("route flush table 1500"), "the IPv4 local default route of table 1500 is missing"},
+      {ip("-6 route flush table 1500"), "the IPv6 local default route of table 1500 is missing"},
+      {ip("link set lo down"), "lo is down"},
+      {sysctl("net/ipv4/conf/lo/accept_local", "0"), "net.ipv4.conf.lo.accept_local is not 1"},
+      {sysctl("net/ipv6/conf/lo/disable_ipv6", "1"), "lo has no IPv6"},
+      {toggle_v6, "the IPv6 local default route of table 1500 is missing"},
+  };
+  for (const auto& [damage, found] : damages) {
+    SCOPED_TRACE(found);
+    const double before = done("mended");
+    const std::size_t logged = node().log().size();
+    damage();
+    EXPECT_TRUE(eventually(kSoon, [&] { return done("mended") > before && mesh_->chain("check", *web_).ok(); }));
+    EXPECT_FALSE(log_lines(node().log(), logged, {"pod mended pod=shop/web", found}).empty()) << node().log();
+    EXPECT_THAT(pod_json("web").at("problems"), IsEmpty());
+  }
 }
 
 TEST_F(Reconcile, WhatCannotBeMendedIsShown) {
@@ -183,6 +212,14 @@ TEST_F(Reconcile, WhatCannotBeMendedIsShown) {
   EXPECT_EQ(metric(node().metrics(), "weft_pod_problems", {}), 1);
   EXPECT_GE(done("failed"), 1);
   web_->netns().ip("rule del pref 0 to 10.0.0.0/8 lookup main");
+  EXPECT_TRUE(eventually(kSoon, [&] { return pod_json("web").at("problems").empty(); }));
+
+  if (!run({"ip", "-n", web_->netns().name(), "link", "set", "eth0", "name", "other0"}).ok()) {
+    GTEST_SKIP() << "the rest: this kernel renames no interface that is up";
+  }
+  EXPECT_TRUE(eventually(kSoon, [&] { return metric(node().metrics(), "weft_pod_problems", {}) == 1; }));
+  EXPECT_THAT(pod_json("web").at("problems").dump(), HasSubstr("eth0"));
+  web_->netns().ip("link set other0 name eth0");
   EXPECT_TRUE(eventually(kSoon, [&] { return pod_json("web").at("problems").empty(); }));
 }
 

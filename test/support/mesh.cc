@@ -84,7 +84,8 @@ Pod& Mesh::plan_pod(int node_index, const std::string& namespace_name, const std
   const std::string short_name = "p" + std::to_string(++pods_planned_);
   pods_.emplace_back(new Pod(on, namespace_name, name, std::move(options), short_name));
   Pod& pod = *pods_.back();
-  const int number = ++on.pods_made_ + 1;  // .1 is the gateway
+  // .1 is the gateway.
+  const int number = pod.options_.number != 0 ? pod.options_.number : ++on.pods_made_ + 1;
   pod.v4_ = on.next_pod_address(false, number);
   pod.v6_ = on.next_pod_address(true, number);
   pod.container_id_ = "weftt" + std::to_string(pods_planned_);

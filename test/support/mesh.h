@@ -45,6 +45,7 @@ struct PodOptions {
   bool weft_cni = true;  ///< the chain ends in weft-cni; otherwise the pod is wired plainly, whatever its node runs
   std::vector<std::pair<std::string, std::string>> sysctls = {};  ///< set in the pod before its ADD
   std::optional<Primary> primary = {};                            ///< another than the mesh's
+  int number = 0;               ///< the last part of its addresses; 0: one that no pod of the node has had
   std::uint16_t host_port = 0;  ///< a port of the node that leads to Pod::kPort, where the chain has portmap
   nlohmann::json weft_conf = nlohmann::json::object();    ///< further keys for the entry of weft-cni
   nlohmann::json workload = nlohmann::json::object();     ///< further keys for its workload in the configuration
