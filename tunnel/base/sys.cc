@@ -82,6 +82,17 @@ Result<void> shutdown_write(int fd) {
   return {};
 }
 
+void close_with_reset(Fd& fd) {
+  if (!fd) return;
+  const linger now{1, 0};
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now) < 0) {
+    // A broken connection must not look like one that ended: this resets at once, and needs no memory.
+    const sockaddr nowhere{AF_UNSPEC, {}};
+    ::connect(fd.get(), &nowhere, sizeof nowhere);
+  }
+  fd.reset();
+}
+
 Result<Endpoint> local_endpoint(int fd) {
   sockaddr_storage address{};
   socklen_t length = sizeof address;

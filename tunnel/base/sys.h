@@ -14,8 +14,8 @@
 #include "tunnel/base/fd.h"
 #include "tunnel/base/ip.h"
 
-/// Every socket system call of the data path, in one place, so that a test can link a faulty twin of sys.cc. All
-/// functions are thread-safe, retry EINTR, and make sockets non-blocking and close-on-exec.
+/// Every socket system call of the data path, in one place. Tests put failures beneath it (test/faults). All functions
+/// are thread-safe, retry EINTR, and make sockets non-blocking and close-on-exec.
 namespace weft::sys {
 
 Result<Fd> socket(int family, int type, int protocol = 0);
@@ -35,6 +35,8 @@ Result<std::optional<std::size_t>> recv(int fd, std::span<std::byte> into);
 Result<std::optional<std::size_t>> send(int fd, std::span<const std::byte> data);
 Result<std::optional<std::size_t>> send_parts(int fd, std::span<const iovec> parts);
 Result<void> shutdown_write(int fd);
+/// Closes, and the peer hears a reset, not an end. Nothing for one that is closed.
+void close_with_reset(Fd& fd);
 Result<Endpoint> local_endpoint(int fd);
 Result<Endpoint> peer_endpoint(int fd);
 /// The pending SO_ERROR, 0 for none.

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 
+#include <cerrno>
 #include <cstring>
 
 #include "tunnel/base/sys.h"
@@ -73,7 +74,10 @@ bool Tunnel::connected() {
     return false;
   }
   auto peer = sys::peer_endpoint(fd_.get());
-  if (!peer) return false;
+  if (!peer) {
+    if (peer.error().errno_value != ENOTCONN) fail(peer.error().message());
+    return false;  // else not connected yet
+  }
   auto local = sys::local_endpoint(fd_.get());
   if (!local) {
     fail(local.error().message());
@@ -306,8 +310,10 @@ TunnelPhase Tunnel::phase() const {
 void Tunnel::fail(const std::string& why) {
   if (state_ == State::kClosed) return;
   const TunnelPhase reached = phase();
+  const bool handshake = state_ == State::kHandshake && !why.starts_with("TLS ");
+  const std::string text = handshake ? "TLS handshake: " + why : why;
   state_ = State::kClosed;
-  ending_ = {reached, why};
+  ending_ = {reached, text};
   timer_.cancel();
   ping_timer_.cancel();
   pause_timer_.cancel();
@@ -316,7 +322,7 @@ void Tunnel::fail(const std::string& why) {
   watcher_.reset();
   // The streams hear of the end when the object goes; the socket says FIN (or RST, where input was left) already now.
   fd_.reset();
-  owner_.on_tunnel_closed(*this, reached, why);
+  owner_.on_tunnel_closed(*this, reached, text);
 }
 
 }  // namespace weft::hbone

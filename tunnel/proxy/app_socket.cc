@@ -17,7 +17,8 @@ Result<void> AppSocket::open(loop::EventLoop& loop, Fd fd, bool connecting, AppS
   connecting_ = connecting;
   // A connected socket takes bytes at once and may already hold some.
   readable_ = writable_ = !connecting;
-  auto watcher = loop.watch(fd_.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP, [this](std::uint32_t e) { on_event(e); });
+  auto watcher =
+      loop.watch(fd_.get(), EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP, [this](std::uint32_t e) { on_event(e); });
   if (!watcher) return Failure(watcher.error());
   watcher_ = std::move(*watcher);
   return {};
@@ -46,6 +47,7 @@ void AppSocket::on_event(std::uint32_t events) {
     }
   }
   if ((events & (EPOLLRDHUP | EPOLLHUP)) != 0) fin_seen_ = true;
+  if ((events & EPOLLPRI) != 0) urgent_seen_ = true;
   if ((events & EPOLLOUT) != 0 && !writable_) {
     writable_ = true;
     if (!kept_.empty()) {
@@ -69,8 +71,8 @@ Result<AppSocket::Read> AppSocket::read(std::span<std::byte> into) {
     readable_ = false;
     return Read{};
   }
-  // A short read has emptied the socket, unless its end is still to be read.
-  if (**got < into.size() && !fin_seen_) readable_ = false;
+  // A short read has emptied the socket, unless its end is still to be read, or it stopped before urgent data.
+  if (**got < into.size() && !fin_seen_ && !urgent_seen_) readable_ = false;
   if (**got == 0) {
     readable_ = false;
     return Read{0, true};
@@ -144,10 +146,7 @@ void AppSocket::close(bool with_reset) {
   if (!is_open()) return;
   watcher_.reset();
   flush_rest_.cancel();
-  if (with_reset) {
-    const linger now{1, 0};
-    ::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
-  }
+  if (with_reset) return sys::close_with_reset(fd_);
   fd_.reset();
 }
 

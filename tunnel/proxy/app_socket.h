@@ -78,6 +78,7 @@ class AppSocket {
   bool readable_ = false;
   bool writable_ = false;
   bool fin_seen_ = false;
+  bool urgent_seen_ = false;
   bool finish_wanted_ = false;
   bool finished_ = false;
   loop::Watcher watcher_;

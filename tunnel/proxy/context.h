@@ -26,6 +26,7 @@ class NetnsSwitch {
  private:
   Fd home_;
   const Fd* current_ = nullptr;  ///< identifies the netns by its pod's descriptor; null: home
+  bool lost_ = false;            ///< in one that no pod has any more: whatever is asked for is another
 };
 
 /// What the parts of one worker share. One thread.

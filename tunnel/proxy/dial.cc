@@ -48,15 +48,20 @@ Result<void> NetnsSwitch::init() {
 }
 
 Result<void> NetnsSwitch::enter(const std::shared_ptr<const Fd>& netns) {
-  if (netns.get() == current_) return {};
+  if (netns.get() == current_ && !lost_) return {};
   if (auto entered = sys::enter_netns(netns ? netns->get() : home_.get()); !entered) return entered;
   current_ = netns.get();
+  lost_ = false;
   return {};
 }
 
 void NetnsSwitch::leave(const std::shared_ptr<const Fd>& netns) {
   if (netns == nullptr || netns.get() != current_) return;
-  if (auto home = enter(nullptr); !home) log::error("worker stays in a pod's netns error={}", home.error().message());
+  auto home = enter(nullptr);
+  if (home) return;
+  // The descriptor goes, and the next pod's may come to lie in its place.
+  lost_ = true;
+  log::error("worker stays in a pod's netns until it dials from another error={}", log::quote(home.error().message()));
 }
 
 Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const Endpoint& destination) {

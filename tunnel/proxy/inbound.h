@@ -74,7 +74,7 @@ class InboundTunnels final : private hbone::TunnelOwner {
   struct Served {
     std::shared_ptr<const PodContext> pod;
     std::unique_ptr<hbone::Tunnel> tunnel;
-    IpAddress source;
+    Endpoint peer;
     std::uint64_t number = 0;  ///< counts tunnels
     bool opened = false;
     std::unique_ptr<loop::Timer> idle;  ///< ends a tunnel that nobody uses

@@ -55,15 +55,22 @@ void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint
                     const std::string& why) {
   telemetry::ConnectionResult result;
   result.reporter = telemetry::Reporter::kDestination;
-  result.started = result.ended = worker.loop.now();
   result.source.endpoint = peer;
-  if (worker.state) {
-    result.source.workload = worker.state->workload_by_address(worker.config.network, peer.address);
-    result.destination.workload = worker.state->workload_by_uid(pod.workload_uid);
-  }
   if (!pod.addresses.empty()) result.destination.endpoint = {pod.addresses.front(), worker.config.hbone_port};
   result.flag = flag;
   result.error = why;
+  record_refused(worker, pod, std::move(result));
+}
+
+void record_refused(WorkerContext& worker, const PodContext& pod, telemetry::ConnectionResult result) {
+  result.started = result.ended = worker.loop.now();
+  const bool outbound = result.reporter == telemetry::Reporter::kSource;
+  telemetry::Party &own = outbound ? result.source : result.destination,
+                   &other = outbound ? result.destination : result.source;
+  if (worker.state) {
+    own.workload = worker.state->workload_by_uid(pod.workload_uid);
+    other.workload = worker.state->workload_by_address(worker.config.network, other.endpoint.address);
+  }
   worker.metrics.closed(nullptr, result);
   worker.refusals.write(pod, result);
 }

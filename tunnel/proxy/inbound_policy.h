@@ -16,8 +16,10 @@ namespace weft::proxy {
 [[nodiscard]] bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const Endpoint& application,
                                  telemetry::ConnectionResult& result, std::string_view service_host = {});
 
-/// Records a connection that ended before there was a Connection for it.
+/// Records a connection into a pod by HBONE that ended before there was a Connection for it.
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,
                     const std::string& why);
+/// The same for any: `result` says who reports, and both endpoints as far as they are known.
+void record_refused(WorkerContext& worker, const PodContext& pod, telemetry::ConnectionResult result);
 
 }  // namespace weft::proxy

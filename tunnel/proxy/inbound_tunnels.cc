@@ -120,15 +120,15 @@ void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const E
   ++load.handshakes_by_source[peer.address];
   ++load.tunnels_by_source[peer.address];
   const hbone::Tunnel* key = tunnel->get();
-  tunnels_.emplace(key, Served{std::move(pod), std::move(*tunnel), peer.address, number, false,
-                               std::make_unique<loop::Timer>(worker_.loop),
-                               worker_.metrics.socket(telemetry::Reporter::kDestination)});
+  tunnels_.emplace(
+      key, Served{std::move(pod), std::move(*tunnel), peer, number, false, std::make_unique<loop::Timer>(worker_.loop),
+                  worker_.metrics.socket(telemetry::Reporter::kDestination)});
 }
 
 void InboundTunnels::handshake_over(const Served& served) {
   Load& load = loads_[served.pod->slot];
   load.handshakes.erase(served.number);
-  release(load.handshakes_by_source, served.source);
+  release(load.handshakes_by_source, served.peer.address);
 }
 
 void InboundTunnels::on_tunnel_open(hbone::Tunnel& tunnel) {
@@ -170,10 +170,12 @@ void InboundTunnels::on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase 
   const Served& served = node.mapped();
   if (!served.opened) handshake_over(served);
   Load& load = loads_[served.pod->slot];
-  release(load.tunnels_by_source, served.source);
+  release(load.tunnels_by_source, served.peer.address);
   if (load.tunnels_by_source.empty()) loads_.erase(served.pod->slot);
-  if (phase == hbone::TunnelPhase::kTls) {
-    record_refused(worker_, *served.pod, tunnel.peer(), ResponseFlag::kTlsFailure, why);
+  if (phase != hbone::TunnelPhase::kOpen) {
+    const bool tls = phase == hbone::TunnelPhase::kTls;
+    record_refused(worker_, *served.pod, served.peer, tls ? ResponseFlag::kTlsFailure : ResponseFlag::kConnect,
+                   tls ? why : "HBONE connection: " + why);
   }
   if (const auto kind = tunnel.violation(); !kind.empty()) {
     worker_.metrics.violation(kind);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "tunnel/base/sys.h"
 #include "tunnel/hbone/headers.h"
 #include "tunnel/proxy/context.h"
 
@@ -284,11 +285,7 @@ void Outbound::end(ResponseFlag flag, const std::string& why) {
   timer_.cancel();
   if (stream_) stream_->cut(NGHTTP2_CANCEL);
   if (direct_) direct_->cut();
-  if (accepted_) {
-    const linger now{1, 0};
-    ::setsockopt(accepted_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
-    accepted_.reset();
-  }
+  sys::close_with_reset(accepted_);
   finish(flag, why);
 }
 

@@ -10,10 +10,12 @@
 #include <map>
 
 #include "tunnel/base/log.h"
+#include "tunnel/base/rate_limit.h"
 #include "tunnel/base/sys.h"
 #include "tunnel/proxy/context.h"
 #include "tunnel/proxy/inbound.h"
 #include "tunnel/proxy/inbound_plaintext.h"
+#include "tunnel/proxy/inbound_policy.h"
 #include "tunnel/proxy/outbound.h"
 
 namespace weft::proxy {
@@ -21,6 +23,8 @@ namespace {
 
 /// Connections taken from one listener in one turn.
 constexpr int kAcceptsPerTurn = 64;
+/// How long a listener rests that the kernel has no memory or descriptors for: it would be reported ready all the time.
+constexpr milliseconds kRest{10};
 
 }  // namespace
 
@@ -54,11 +58,12 @@ class Worker::Impl {
  private:
   enum class Kind : std::uint8_t { kOutbound, kHbone, kPlaintext };
   struct Listening {
-    Listening(Kind k, Fd f) : kind(k), fd(std::move(f)) {}
+    Listening(loop::EventLoop& loop, Kind k, Fd f) : kind(k), fd(std::move(f)), rest(loop) {}
     Kind kind;
     Fd fd;
     Endpoint local;
     loop::Watcher watcher;  ///< before the descriptor goes
+    loop::Timer rest;       ///< until it is watched again
   };
   struct Pod {
     std::shared_ptr<const PodContext> context;
@@ -67,9 +72,12 @@ class Worker::Impl {
 
   void listen_on(Pod& pod, Kind kind, Fd fd);
   void watch(Pod& pod, Listening& listening);
-  void on_acceptable(Pod& pod, const Listening& listening);
+  Result<void> try_watch(Pod& pod, Listening& listening);
+  void rest(Pod& pod, Listening& listening, const char* what, const Error& why);
+  void on_acceptable(Pod& pod, Listening& listening);
   void take(Pod& pod, const Listening& listening, sys::Accepted accepted);
-  void shed(int listener);
+  bool shed(const Pod& pod, const Listening& listening);
+  void refuse(const Pod& pod, Kind kind, sys::Accepted& accepted, const Endpoint& local, const std::string& why);
 
   std::unique_ptr<loop::EventLoop> loop_;
   WorkerContext context_;
@@ -77,6 +85,7 @@ class Worker::Impl {
   std::map<std::uint32_t, std::unique_ptr<Pod>> pods_;
   bool held_ = false;                                      ///< somebody else may accept now
   Fd reserve_{::open("/dev/null", O_RDONLY | O_CLOEXEC)};  ///< given up to refuse a connection when descriptors run out
+  RateLimit shortages_{5, 1};                              ///< what is logged of them
 };
 
 Worker::Impl::~Impl() { close_all("the agent stops"); }
@@ -126,56 +135,83 @@ void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, std::vecto
 }
 
 void Worker::Impl::listen_on(Pod& pod, Kind kind, Fd fd) {
-  Listening& listening = pod.listening.emplace_back(kind, std::move(fd));
-  auto set = set_stream_options(listening.fd.get());
-  auto local = set ? sys::local_endpoint(listening.fd.get()) : Result<Endpoint>(Failure(set.error()));
-  if (!local) {
-    log::error("listener does not work pod={}/{} error={}", pod.context->namespace_name, pod.context->name,
-               log::quote(local.error().message()));
-    return;
-  }
-  listening.local = *local;
-  watch(pod, listening);
+  Listening& listening = pod.listening.emplace_back(*loop_, kind, std::move(fd));
+  if (listening.fd) return watch(pod, listening);
+  log::error("listener is missing pod={}/{} (was the agent before out of file descriptors?)",
+             pod.context->namespace_name, pod.context->name);
 }
 
+/// What connects before that succeeds waits in the listener's queue.
 void Worker::Impl::watch(Pod& pod, Listening& listening) {
+  if (auto watched = try_watch(pod, listening); !watched) rest(pod, listening, "listener", watched.error());
+}
+
+Result<void> Worker::Impl::try_watch(Pod& pod, Listening& listening) {
+  if (auto set = set_stream_options(listening.fd.get()); !set) return set;
+  auto local = sys::local_endpoint(listening.fd.get());
+  if (!local) return Failure(local.error());
+  listening.local = *local;
   auto watcher = loop_->watch(
       listening.fd.get(), EPOLLIN, [this, &pod, &listening](std::uint32_t) { on_acceptable(pod, listening); }, true);
-  if (watcher) {
-    listening.watcher = std::move(*watcher);
-  } else {
-    log::error("listener does not work pod={}/{} error={}", pod.context->namespace_name, pod.context->name,
-               log::quote(watcher.error().message()));
-  }
+  if (!watcher) return Failure(watcher.error());
+  listening.watcher = std::move(*watcher);
+  return {};
 }
 
-void Worker::Impl::on_acceptable(Pod& pod, const Listening& listening) {
+void Worker::Impl::rest(Pod& pod, Listening& listening, const char* what, const Error& why) {
+  if (shortages_.take(loop_->now())) {
+    log::error("{} failed and is tried again pod={}/{} error={}", what, pod.context->namespace_name, pod.context->name,
+               log::quote(why.message()));
+  }
+  listening.watcher.reset();
+  listening.rest.arm(kRest, [this, &pod, &listening] {
+    if (!held_) watch(pod, listening);
+  });
+}
+
+void Worker::Impl::on_acceptable(Pod& pod, Listening& listening) {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     auto accepted = sys::accept(listening.fd.get());
     if (!accepted) {
       const int error = accepted.error().errno_value;
-      if (error == EMFILE || error == ENFILE) return shed(listening.fd.get());
       if (error == ECONNABORTED || error == EPROTO) continue;
-      log::warn("accept failed pod={}/{} error={}", pod.context->namespace_name, pod.context->name,
-                log::quote(accepted.error().message()));
-      return;
+      if ((error == EMFILE || error == ENFILE) && shed(pod, listening)) continue;
+      return rest(pod, listening, "accept", accepted.error());
     }
     if (!accepted->has_value()) return;
     take(pod, listening, std::move(**accepted));
   }
 }
 
-/// Out of descriptors: an answer (the connection is closed) is better than a stall.
-void Worker::Impl::shed(int listener) {
+/// Out of descriptors: an answer is better than a stall. False when there is none to give either.
+bool Worker::Impl::shed(const Pod& pod, const Listening& listening) {
   reserve_.reset();
-  if (auto accepted = sys::accept(listener); accepted && accepted->has_value()) (*accepted)->fd.reset();
+  auto accepted = sys::accept(listening.fd.get());
+  if (accepted && accepted->has_value()) {
+    const auto local = sys::local_endpoint((*accepted)->fd.get());
+    refuse(pod, listening.kind, **accepted, local.value_or(Endpoint()),
+           "out of file descriptors (raise the agent's limit)");
+  }
   reserve_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  log::error("out of file descriptors: a connection was refused (raise the limit or the memory of the agent)");
+  return accepted.has_value();
+}
+
+/// What was brought here and cannot be served: its peer hears a reset, not an end, and there is a record of it.
+void Worker::Impl::refuse(const Pod& pod, Kind kind, sys::Accepted& accepted, const Endpoint& local,
+                          const std::string& why) {
+  sys::close_with_reset(accepted.fd);
+  telemetry::ConnectionResult result;
+  result.reporter = kind == Kind::kOutbound ? telemetry::Reporter::kSource : telemetry::Reporter::kDestination;
+  result.source.endpoint = accepted.peer;
+  result.destination.endpoint = local;
+  result.flag = telemetry::ResponseFlag::kConnect;
+  result.error = why;
+  record_refused(context_, *pod.context, std::move(result));
 }
 
 void Worker::Impl::take(Pod& pod, const Listening& listening, sys::Accepted accepted) {
   const auto local = sys::local_endpoint(accepted.fd.get());
-  if (!local) return;
+  if (!local) return refuse(pod, listening.kind, accepted, {}, local.error().message());
   // Capture alone leads here: whoever dialled the listener itself is not captured, and would make the agent dial
   // itself.
   if (*local == listening.local || local->address.is_loopback() || local->address.is_unspecified()) return;
@@ -195,9 +231,7 @@ void Worker::Impl::take(Pod& pod, const Listening& listening, sys::Accepted acce
   }
   if (!local_is_own) return;
   if (auto tagged = context_.node.tag_socket(accepted.fd.get()); !tagged) {
-    log::error("inbound connection dropped: its socket cannot be tagged pod={}/{} error={}",
-               pod.context->namespace_name, pod.context->name, log::quote(tagged.error().message()));
-    return;
+    return refuse(pod, listening.kind, accepted, *local, tagged.error().message());
   }
   if (listening.kind == Kind::kHbone) {
     inbound_.accept(pod.context, std::move(accepted.fd), accepted.peer);
@@ -259,7 +293,9 @@ std::vector<HeldListeners> Worker::Impl::hold() {
 void Worker::Impl::go_on() {
   held_ = false;
   for (auto& [slot, pod] : pods_) {
-    for (Listening& listening : pod->listening) watch(*pod, listening);
+    for (Listening& listening : pod->listening) {
+      if (listening.fd) watch(*pod, listening);
+    }
   }
 }
 
@@ -270,7 +306,7 @@ WorkerLoad Worker::Impl::load() const {
 void Worker::Impl::drain() {
   for (auto& [slot, pod] : pods_) {
     // What waits in the queues has been told that it is connected.
-    for (const Listening& listening : pod->listening) {
+    for (Listening& listening : pod->listening) {
       if (!held_) on_acceptable(*pod, listening);
     }
     pod->listening.clear();
