@@ -22,6 +22,7 @@
 #include "agent/events.h"
 #include "agent/handover/giver.h"
 #include "agent/handover/takeover.h"
+#include "agent/hardening/hardening.h"
 #include "agent/identity/cert_manager.h"
 #include "agent/identity/self_signed.h"
 #include "agent/reconcile/reconciler.h"
@@ -170,17 +171,20 @@ struct Agent::Impl {
 };
 
 Result<void> Agent::Impl::build() {
-  if (const uid_t uid = ::geteuid(); uid != 0) {
-    return fail(ErrorCode::kDenied, "start as uid " + std::to_string(uid) +
-                                        ": weft-agent needs root, to load BPF programs and to enter the pods' network "
-                                        "namespaces (run it as root, in Kubernetes as a privileged container)");
-  }
   auto taken = take_signals();
   if (!taken) return Failure(taken.error());
   signals = std::move(*taken);
   quit.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!quit) return fail_errno(errno, "make an eventfd");
   raise_fd_limit();
+  if (auto hardened = hardening::harden({.seccomp = config.seccomp,
+                                         .run_dir = config.run_dir,
+                                         .bpf_root = config.bpf_root,
+                                         .socket = config.socket,
+                                         .local_config = config.local_config});
+      !hardened) {
+    return hardened;
+  }
 
   auto loaded = SelfSignedCa::load(config.ca_dir);
   if (!loaded) return Failure(loaded.error());

@@ -20,6 +20,7 @@ struct Raw {
   std::string metrics = "0.0.0.0:15020";
   std::string ready = "0.0.0.0:15021";
   std::string log_format = "text";
+  std::string seccomp = "enforce";
   std::int64_t drain_timeout_ms = 5'000;
   std::int64_t handover_timeout_ms = 0;
   std::int64_t reconcile_interval_ms = 60'000;
@@ -61,6 +62,8 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--cni-cache-dir", config.cni_cache_dir, "WEFT_CNI_CACHE_DIR", "where libcni remembers the pods of this node");
   option("--reconcile-interval-ms", raw.reconcile_interval_ms, "WEFT_RECONCILE_INTERVAL_MS",
          "between looks at whether every pod is captured as it should be");
+  option("--seccomp", raw.seccomp, "WEFT_SECCOMP",
+         "system calls that the agent has no use for: enforce (refused), log (allowed, in the audit log) or off");
   app.set_version_flag("--version", std::string("weft-agent ") + kVersion);
 }
 
@@ -119,6 +122,9 @@ Result<void> check(Config& config, const Raw& raw) {
     return bad("--reconcile-interval-ms", std::to_string(raw.reconcile_interval_ms), "100 to 86400000");
   }
   config.reconcile_interval = milliseconds(raw.reconcile_interval_ms);
+  auto seccomp = hardening::parse_seccomp_mode(raw.seccomp);
+  if (!seccomp) return fail(ErrorCode::kInvalid, "--seccomp: " + seccomp.error().context);
+  config.seccomp = *seccomp;
   return {};
 }
 

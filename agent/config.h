@@ -5,6 +5,7 @@
 #include <string>
 #include <variant>
 
+#include "agent/hardening/syscalls.h"
 #include "tunnel/base/clock.h"
 #include "tunnel/base/error.h"
 #include "tunnel/base/ip.h"
@@ -32,6 +33,7 @@ struct Config {
   std::string cni_conf_dir = "/etc/cni/net.d";         ///< empty: pods that are older than Weft are not taken up
   std::string cni_cache_dir = "/var/lib/cni/results";  ///< where libcni remembers what it set up
   milliseconds reconcile_interval{60'000};
+  hardening::SeccompMode seccomp = hardening::SeccompMode::kEnforce;
   milliseconds drain_timeout{5'000};  ///< how long connections may live on after a signal to stop
   milliseconds handover_timeout{0};   ///< the same after another agent has taken over; 0: until they end
 };

@@ -35,6 +35,15 @@ bool is_netns(int fd) {
   return ::ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET;
 }
 
+/// Leaves errno alone.
+bool is_on_nsfs(const std::string& path) {
+  const int before = errno;
+  struct statfs fs {};
+  const bool is = ::statfs(path.c_str(), &fs) < 0 || fs.f_type == NSFS_MAGIC;
+  errno = before;
+  return is;
+}
+
 /// The calling thread's netns cookie, 0 where the kernel has none.
 std::uint64_t own_cookie() {
   const Fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -134,9 +143,10 @@ Result<NetnsId> KernelNetns::identify(int fd) {
 
 Result<Fd> KernelNetns::open(const std::string& path) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) return fail_errno(errno, "open netns " + path);
-  // What is left when the bind mount is gone is an empty file.
-  if (!is_netns(fd.get()))
+  // What is left when the bind mount is gone is an empty file, often of mode 0, which root may not open either without
+  // CAP_DAC_OVERRIDE.
+  if (!fd && (errno != EACCES || is_on_nsfs(path))) return fail_errno(errno, "open netns " + path);
+  if (!fd || !is_netns(fd.get()))
     return fail(ErrorCode::kNotFound, "open netns " + path + ": no network namespace is mounted there");
   return fd;
 }

@@ -14,7 +14,8 @@
 namespace weft::agent {
 namespace {
 
-constexpr std::size_t kMaxPemBytes = 256 * 1024;
+constexpr std::size_t kPemRoom = 256 * 1024;
+constexpr std::size_t kKeyRoom = 32 * 1024;
 
 Result<void> write_all(int fd, std::string_view text) {
   while (!text.empty()) {
@@ -25,6 +26,51 @@ Result<void> write_all(int fd, std::string_view text) {
   }
   return {};
 }
+
+/// The whole file into `room` bytes, of which one stays free. Gives the number of bytes.
+Result<std::size_t> read_all(int fd, char* into, std::size_t room, const std::string& path) {
+  std::size_t size = 0;
+  while (size < room) {
+    const ssize_t n = ::read(fd, into + size, room - size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "read " + path);
+    if (n == 0) return size;
+    size += static_cast<std::size_t>(n);
+  }
+  return fail(ErrorCode::kInvalid,
+              "read " + path + ": larger than " + std::to_string(room / 1024) + " KiB, no such PEM file of a CA is");
+}
+
+/// Asked of the open file, so that it is the one that is read.
+Result<void> check_private(int fd, const std::string& path) {
+  struct stat status {};
+  if (::fstat(fd, &status) < 0) return fail_errno(errno, "look at " + path);
+  if (status.st_uid != 0 && status.st_uid != ::geteuid()) {
+    return fail(ErrorCode::kDenied, "read the key " + path + ": it belongs to uid " + std::to_string(status.st_uid) +
+                                        ", who could replace it (chown root it)");
+  }
+  if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+    return fail(ErrorCode::kDenied,
+                "read the key " + path +
+                    ": its group or others may use it, so it may be known to them (chmod 0600 it; in "
+                    "a Secret's volume set defaultMode: 0400)");
+  }
+  return {};
+}
+
+/// Locked memory that is wiped at its end.
+class Secret {
+ public:
+  explicit Secret(std::size_t size) : data_(static_cast<char*>(OPENSSL_secure_malloc(size))), size_(size) {}
+  ~Secret() { OPENSSL_secure_clear_free(data_, size_); }
+  Secret(const Secret&) = delete;
+  Secret& operator=(const Secret&) = delete;
+  [[nodiscard]] char* data() const { return data_; }
+
+ private:
+  char* data_;
+  std::size_t size_;
+};
 
 Result<void> sync_directory_of(const std::string& path) {
   const auto slash = path.rfind('/');
@@ -39,18 +85,23 @@ Result<void> sync_directory_of(const std::string& path) {
 Result<std::string> read_pem_file(const std::string& path) {
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "open " + path);
-  std::string text;
-  char buffer[4096];
-  for (;;) {
-    const ssize_t n = ::read(fd.get(), buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, "read " + path);
-    if (n == 0) return text;
-    text.append(buffer, static_cast<std::size_t>(n));
-    if (text.size() > kMaxPemBytes) {
-      return fail(ErrorCode::kInvalid, "read " + path + ": larger than 256 KiB, no PEM file of a CA is");
-    }
-  }
+  std::string text(kPemRoom, '\0');
+  auto size = read_all(fd.get(), text.data(), text.size(), path);
+  if (!size) return Failure(size.error());
+  text.resize(*size);
+  text.shrink_to_fit();
+  return text;
+}
+
+Result<hbone::OpenSslPtr<EVP_PKEY>> read_key_file(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "open " + path);
+  if (auto ok = check_private(fd.get(), path); !ok) return Failure(ok.error());
+  const Secret text(kKeyRoom);
+  if (text.data() == nullptr) return fail(ErrorCode::kInternal, "read " + path + ": no locked memory is left");
+  auto size = read_all(fd.get(), text.data(), kKeyRoom, path);
+  if (!size) return Failure(size.error());
+  return hbone::read_private_key({text.data(), *size}, path);
 }
 
 Result<void> write_file_atomically(const std::string& path, const std::string& text, mode_t mode) {

@@ -7,6 +7,7 @@
 
 #include "tunnel/base/error.h"
 #include "tunnel/hbone/cert_store.h"
+#include "tunnel/hbone/tls_x509.h"
 
 /// The files of a CA and of issued certificates. Any thread; these calls block on the disk.
 namespace weft::agent {
@@ -14,6 +15,11 @@ namespace weft::agent {
 /// A PEM file's text. Errors: kNotFound where it does not exist, kInvalid where it is larger than any PEM here, errno
 /// otherwise.
 Result<std::string> read_pem_file(const std::string& path);
+
+/// The private key in a PEM file that must be nobody else's: it belongs to root or this user, and its group and others
+/// may not even read it. Its text never leaves locked memory (where the process has such). Errors: those of
+/// read_pem_file, kDenied where the file is open to others, kInvalid where it holds no key.
+Result<hbone::OpenSslPtr<EVP_PKEY>> read_key_file(const std::string& path);
 
 /// Writes a file whole or not at all: a temporary file beside it, fsync, rename, fsync of the directory. A former file
 /// of the name is replaced. Errors: errno with the path.

@@ -66,10 +66,10 @@ Failure not_found(const std::string& dir, const std::string& what) {
                                         "` and give the directory to every node)");
 }
 
-Result<std::string> read_part(const std::string& dir, const std::string& path) {
-  auto text = read_pem_file(path);
-  if (text) return text;
-  if (text.error().code != ErrorCode::kNotFound) return text;
+/// A part of the CA that was not found, told for somebody who may not have made one yet.
+template <class T>
+Result<T> explained(Result<T> part, const std::string& dir, const std::string& path) {
+  if (part || part.error().code != ErrorCode::kNotFound) return part;
   if (!exists(dir)) return not_found(dir, "there is no such directory");
   if (!exists(certificate_path(dir)) && !exists(key_path(dir))) return not_found(dir, "there is no CA in it");
   return not_found(dir, path + " is missing");
@@ -115,19 +115,16 @@ Result<void> init_ca(const std::string& dir, const Clock& clock) {
 }
 
 Result<std::unique_ptr<SelfSignedCa>> SelfSignedCa::load(const std::string& dir, const Clock& clock) {
-  auto root_pem = read_part(dir, certificate_path(dir));
+  auto root_pem = explained(read_pem_file(certificate_path(dir)), dir, certificate_path(dir));
   if (!root_pem) return Failure(root_pem.error());
-  auto key_pem = read_part(dir, key_path(dir));
-  if (!key_pem) return Failure(key_pem.error());
+  auto key = explained(read_key_file(key_path(dir)), dir, key_path(dir));
+  if (!key) return Failure(key.error());
   auto roots = hbone::read_certificates(*root_pem, certificate_path(dir));
   if (!roots) return Failure(roots.error());
   if (roots->size() != 1) {
     return fail(ErrorCode::kInvalid, "read " + certificate_path(dir) + ": " + std::to_string(roots->size()) +
                                          " certificates in it, expected one");
   }
-  auto key = hbone::read_private_key(*key_pem, key_path(dir));
-  OPENSSL_cleanse(key_pem->data(), key_pem->size());
-  if (!key) return Failure(key.error());
   X509* root = roots->front().get();
   if (X509_check_private_key(root, key->get()) != 1) {
     ERR_clear_error();

@@ -26,7 +26,8 @@ class SelfSignedCa : public CertificateSource {
   static constexpr std::chrono::minutes kBackdate{2};
 
   /// Errors: kNotFound for a missing or empty directory (says to run `weftctl ca init`); kInvalid where a file cannot
-  /// be read as PEM, the key is not the root's, the root is no CA or not self-signed, is expired or not yet valid.
+  /// be read as PEM, the key is not the root's, the root is no CA or not self-signed, is expired or not yet valid;
+  /// kDenied where others than its owner may read the key.
   static Result<std::unique_ptr<SelfSignedCa>> load(const std::string& dir, const Clock& clock = Clock::real());
 
   /// issue(identity, kDefaultTtl).

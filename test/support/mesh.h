@@ -156,6 +156,7 @@ struct MeshOptions {
   int nodes = 2;  ///< 1 or 2
   bool start_agents = true;
   std::vector<std::string> agent_arguments = {};  ///< added to each agent's command line
+  std::vector<std::string> agent_launcher = {};   ///< a program and its arguments, before each agent's command line
   Primary primary = Primary::kPtp;
   int mtu = 0;                                      ///< of the wire and of the pods' interfaces; 0: the kernel's
   std::optional<FakeFelix::HostAction> felix = {};  ///< Felix' rules on every node, and every pod an endpoint of them

@@ -151,7 +151,7 @@ ScratchDir::~ScratchDir() { remove_tree(path_); }
 std::string ScratchDir::mount_at(const std::string& name, const char* type) const {
   std::string point = path_ + "/" + name;
   if (::mkdir(point.c_str(), 0700) != 0) fail_with_errno("make " + point);
-  if (::mount(type, point.c_str(), type, 0, nullptr) != 0)
+  if (::mount(type, point.c_str(), type, 0, "mode=0700") != 0)
     fail_with_errno("mount " + std::string(type) + " at " + point);
   return point;
 }

@@ -150,9 +150,15 @@ OpenSslPtr<SSL_CTX> make_context(bool server, const Parts& parts) {
   return context;
 }
 
+struct WipedAtEnd {
+  std::string& text;
+  ~WipedAtEnd() { OPENSSL_cleanse(text.data(), text.size()); }
+};
+
 }  // namespace
 
 Result<std::shared_ptr<const TlsIdentity>> TlsIdentity::create(CertificateBundle bundle) {
+  const WipedAtEnd wiped{bundle.private_key_pem};
   const std::string prefix = "tls identity " + bundle.identity.to_uri() + ": ";
   auto parts = read_parts(bundle);
   if (!parts) return fail(parts.error().code, prefix + parts.error().context);
@@ -166,11 +172,10 @@ Result<std::shared_ptr<const TlsIdentity>> TlsIdentity::create(CertificateBundle
   out->not_before_ = to_wall_time(X509_get0_notBefore(parts->leaf.get()));
   out->not_after_ = to_wall_time(X509_get0_notAfter(parts->leaf.get()));
   out->serial_ = serial_hex(parts->leaf.get());
-  out->bundle_ = std::move(bundle);
+  out->bundle_ = {bundle.identity, std::move(bundle.certificate_pem), "", std::move(bundle.chain_pem),
+                  std::move(bundle.roots_pem)};
   return std::shared_ptr<const TlsIdentity>(out);
 }
-
-TlsIdentity::~TlsIdentity() { OPENSSL_cleanse(bundle_.private_key_pem.data(), bundle_.private_key_pem.size()); }
 
 std::shared_ptr<const TlsIdentity> CertStore::get(const state::Identity& identity) const {
   const std::lock_guard lock(mutex_);

@@ -30,10 +30,11 @@ struct CertificateBundle {
 class TlsIdentity {
  public:
   /// Errors: kInvalid naming what in the bundle is wrong: key and certificate do not match, the certificate's SAN is
-  /// not exactly the bundle's identity, it does not chain to the roots, or a PEM cannot be read.
+  /// not exactly the bundle's identity, it does not chain to the roots, or a PEM cannot be read. The bundle's private
+  /// key is wiped in any case.
   static Result<std::shared_ptr<const TlsIdentity>> create(CertificateBundle bundle);
-  ~TlsIdentity();
 
+  /// Without its private key, which the contexts alone have.
   [[nodiscard]] const CertificateBundle& bundle() const { return bundle_; }
   [[nodiscard]] WallTime not_before() const { return not_before_; }
   [[nodiscard]] WallTime not_after() const { return not_after_; }

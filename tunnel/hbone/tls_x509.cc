@@ -45,14 +45,6 @@ Result<std::vector<OpenSslPtr<X509>>> read_certificates(std::string_view pem, st
                                        " is not a PEM certificate: " + openssl_reason());
 }
 
-Result<OpenSslPtr<EVP_PKEY>> read_private_key(std::string_view pem, std::string_view what) {
-  ERR_clear_error();
-  OpenSslPtr<EVP_PKEY> key(PEM_read_bio_PrivateKey(reader(pem).get(), nullptr, no_passphrase, nullptr));
-  if (key) return key;
-  return fail(ErrorCode::kInvalid,
-              "read " + std::string(what) + ": not an unencrypted PEM private key: " + openssl_reason());
-}
-
 std::vector<std::string> uri_sans(const X509* certificate) {
   std::vector<std::string> out;
   const auto names = subject_alt_names(certificate);

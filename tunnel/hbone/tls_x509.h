@@ -3,6 +3,7 @@
 
 #include <openssl/bio.h>
 #include <openssl/evp.h>
+#include <openssl/param_build.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
@@ -21,6 +22,9 @@ namespace weft::hbone {
 struct OpenSslDeleter {
   void operator()(X509* p) const { X509_free(p); }
   void operator()(EVP_PKEY* p) const { EVP_PKEY_free(p); }
+  void operator()(EVP_PKEY_CTX* p) const { EVP_PKEY_CTX_free(p); }
+  void operator()(OSSL_PARAM* p) const { OSSL_PARAM_free(p); }
+  void operator()(OSSL_PARAM_BLD* p) const { OSSL_PARAM_BLD_free(p); }
   void operator()(BIO* p) const { BIO_free_all(p); }
   void operator()(X509_STORE* p) const { X509_STORE_free(p); }
   void operator()(X509_STORE_CTX* p) const { X509_STORE_CTX_free(p); }
@@ -39,7 +43,9 @@ using OpenSslPtr = std::unique_ptr<T, OpenSslDeleter>;
 /// All certificates of a PEM text, in order; an empty text gives none. Errors: kInvalid naming `what` when a
 /// certificate cannot be read.
 Result<std::vector<OpenSslPtr<X509>>> read_certificates(std::string_view pem, std::string_view what);
-/// The unencrypted private key of a PEM text; never asks for a passphrase. Errors: kInvalid naming `what`.
+/// The unencrypted private key of a PEM text; never asks for a passphrase. An elliptic curve's key leaves no copy
+/// outside of OpenSSL's secure heap, where the process has one; one of another kind may. Errors: kInvalid naming
+/// `what`.
 Result<OpenSslPtr<EVP_PKEY>> read_private_key(std::string_view pem, std::string_view what);
 
 /// The URI SANs of a certificate byte for byte (they may hold anything, NUL too), in order.

@@ -57,6 +57,7 @@ TEST(AgentConfig, HasDefaults) {
   EXPECT_EQ(c.workers, default_workers());
   EXPECT_EQ(c.log_level, "info");
   EXPECT_EQ(c.log_format, log::Format::kText);
+  EXPECT_EQ(c.seccomp, hardening::SeccompMode::kEnforce);
 }
 
 TEST(AgentConfig, TakesEveryFlag) {
@@ -89,7 +90,9 @@ TEST(AgentConfig, TakesEveryFlag) {
                            "--log-format",
                            "json",
                            "--drain-timeout-ms",
-                           "0"});
+                           "0",
+                           "--seccomp",
+                           "log"});
   EXPECT_EQ(c.socket, "/run/x.sock");
   EXPECT_EQ(c.bpf_root, "/sys/fs/bpf/x");
   EXPECT_EQ(c.ca_dir, "/ca");
@@ -105,6 +108,7 @@ TEST(AgentConfig, TakesEveryFlag) {
   EXPECT_EQ(c.log_level, "debug");
   EXPECT_EQ(c.log_format, log::Format::kJson);
   EXPECT_EQ(c.drain_timeout.count(), 0);
+  EXPECT_EQ(c.seccomp, hardening::SeccompMode::kLog);
 }
 
 TEST(AgentConfig, ReadsTheEnvironmentAndPrefersTheFlag) {
@@ -140,6 +144,7 @@ TEST(AgentConfig, RefusesBadValuesByName) {
   EXPECT_THAT(refused({"--ca-dir", ""}), HasSubstr("weftctl ca init"));
   EXPECT_THAT(refused({"--max-pods", "0"}), HasSubstr("--max-pods"));
   EXPECT_THAT(refused({"--drain-timeout-ms", "-1"}), HasSubstr("--drain-timeout-ms"));
+  EXPECT_THAT(refused({"--seccomp", "on"}), HasSubstr("--seccomp: \"on\": expected enforce, log or off"));
   EXPECT_THAT(refused({"--surprise"}), HasSubstr("--surprise"));
 }
 

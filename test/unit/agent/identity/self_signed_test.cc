@@ -24,7 +24,10 @@ using ::testing::HasSubstr;
 
 const state::Identity kWeb{"cluster.local", "shop", "web"};
 
-void write(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
+void write(const std::string& path, const std::string& text) {
+  std::ofstream(path) << text;
+  EXPECT_EQ(::chmod(path.c_str(), 0600), 0) << path;
+}
 mode_t mode_of(const std::string& path) {
   struct stat status {};
   EXPECT_EQ(::stat(path.c_str(), &status), 0) << path;
@@ -134,6 +137,34 @@ TEST_F(SelfSignedTest, LoadRefusesRubbish) {
   write(dir_ + "/root.pem", root);
   write(dir_ + "/root-key.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\n");
   EXPECT_THAT(load_error(), HasSubstr("root-key.pem: not an unencrypted PEM private key"));
+}
+
+TEST_F(SelfSignedTest, LoadRefusesAKeyThatOthersMayRead) {
+  ASSERT_TRUE(init_ca(dir_, clock_));
+  const std::string key = dir_ + "/root-key.pem";
+  for (const mode_t mode : {0640, 0604, 0620, 0601}) {
+    ASSERT_EQ(::chmod(key.c_str(), mode), 0);
+    auto ca = SelfSignedCa::load(dir_, clock_);
+    ASSERT_FALSE(ca) << mode;
+    EXPECT_EQ(ca.error().code, ErrorCode::kDenied);
+    EXPECT_THAT(ca.error().message(), HasSubstr("read the key " + key + ": its group or others may use it"));
+    EXPECT_THAT(ca.error().message(), HasSubstr("chmod 0600 it; in a Secret's volume set defaultMode: 0400"));
+  }
+  ASSERT_EQ(::chmod(key.c_str(), 0400), 0);
+  EXPECT_TRUE(SelfSignedCa::load(dir_, clock_));
+  // As a Secret's volume shows it: a link to a file, which is what is asked.
+  fs::rename(key, base_ + "/data");
+  fs::create_symlink(base_ + "/data", key);
+  EXPECT_TRUE(SelfSignedCa::load(dir_, clock_));
+  ASSERT_EQ(::chmod((base_ + "/data").c_str(), 0444), 0);
+  EXPECT_THAT(load_error(), HasSubstr("its group or others may use it"));
+}
+
+TEST_F(SelfSignedTest, LoadRefusesAKeyOfAnotherUser) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root: gives a file away";
+  ASSERT_TRUE(init_ca(dir_, clock_));
+  ASSERT_EQ(::chown((dir_ + "/root-key.pem").c_str(), 65534, 65534), 0);
+  EXPECT_THAT(load_error(), HasSubstr("it belongs to uid 65534, who could replace it"));
 }
 
 TEST_F(SelfSignedTest, LoadRefusesWhatIsNoRoot) {
