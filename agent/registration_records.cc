@@ -8,10 +8,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "agent/text_file.h"
 #include "bpf/attach.h"
+#include "cni-plugin/json.h"
 
 namespace weft::agent {
 namespace {
@@ -20,6 +23,8 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr int kRecordVersion = 1;
+/// Registrations are of this time: in seconds, the end of the year 9999.
+constexpr std::time_t kLatest = 253'402'300'799;
 
 /// Empty where the kernel does not say: then records of any boot are compared by their netns alone.
 std::string boot_id() {
@@ -38,6 +43,74 @@ Result<void> write_all(int fd, std::string_view text, const std::string& path) {
   }
   return {};
 }
+
+/// Reads the members of a record, and keeps the first thing that is wrong with them.
+class FieldReader {
+ public:
+  explicit FieldReader(const cni::Json& record) : record_(record) {}
+
+  [[nodiscard]] const std::optional<std::string>& problem() const { return problem_; }
+  [[nodiscard]] bool has(const char* name) const { return cni::member(record_, name) != nullptr; }
+
+  std::string text(const char* name) {
+    const cni::Json* found = cni::member(record_, name);
+    if (found != nullptr && found->is_string()) return found->get_ref<const std::string&>();
+    bad(name, found, "a text");
+    return {};
+  }
+  template <class T>
+  T number(const char* name, T max = std::numeric_limits<T>::max()) {
+    const cni::Json* found = cni::member(record_, name);
+    if (found != nullptr && found->is_number_unsigned() &&
+        found->get<std::uint64_t>() <= static_cast<std::uint64_t>(max)) {
+      return found->get<T>();
+    }
+    bad(name, found, "a whole number from 0 to " + std::to_string(max));
+    return {};
+  }
+  bool flag(const char* name) {
+    const cni::Json* found = cni::member(record_, name);
+    if (found != nullptr && found->is_boolean()) return found->get<bool>();
+    bad(name, found, "true or false");
+    return false;
+  }
+  std::vector<IpAddress> addresses(const char* name) {
+    const cni::Json* found = cni::member(record_, name);
+    std::vector<IpAddress> out;
+    if (found == nullptr || !found->is_array()) bad(name, found, "a list of addresses");
+    if (problem_) return out;
+    for (const cni::Json& element : *found) {
+      const auto address = element.is_string() ? IpAddress::parse(element.get_ref<const std::string&>())
+                                               : Result<IpAddress>(IpAddress());
+      if (!address || !address->valid()) bad(name, &element, "a list of addresses");
+      out.push_back(address.value_or(IpAddress()));
+    }
+    return out;
+  }
+  std::map<std::string, std::string> texts(const char* name) {
+    const cni::Json* found = cni::member(record_, name);
+    std::map<std::string, std::string> out;
+    if (found == nullptr || !found->is_object()) bad(name, found, "an object of texts");
+    if (problem_) return out;
+    for (const auto& [key, value] : found->items()) {
+      if (!value.is_string())
+        bad(name, &value, "an object of texts");
+      else
+        out.emplace(key, value.get_ref<const std::string&>());
+    }
+    return out;
+  }
+
+ private:
+  void bad(const char* name, const cni::Json* found, const std::string& expected) {
+    if (problem_) return;
+    problem_ = std::string("record: ") + name + " is " +
+               (found == nullptr ? std::string("missing") : cni::shown(*found)) + ", expected " + expected;
+  }
+
+  const cni::Json& record_;
+  std::optional<std::string> problem_;
+};
 
 }  // namespace
 
@@ -67,38 +140,36 @@ std::string encode_record(const Registration& r, const std::string& boot) {
 }
 
 Result<ParsedRecord> parse_record(const std::string& text) {
-  try {
-    const json j = json::parse(text);
-    if (j.at("version").get<int>() != kRecordVersion) {
-      return fail(ErrorCode::kUnsupported, "record: version " + j.at("version").dump() + ", expected 1");
-    }
-    ParsedRecord parsed;
-    Registration& r = parsed.registration;
-    parsed.boot_id = j.at("bootId").get<std::string>();
-    r.key = {j.at("containerId").get<std::string>(), j.at("ifName").get<std::string>()};
-    r.netns_path = j.at("netns").get<std::string>();
-    r.netns_id = {j.at("netnsInode").get<std::uint64_t>(), j.at("netnsCookie").get<std::uint64_t>()};
-    r.pod_namespace = j.at("podNamespace").get<std::string>();
-    r.pod_name = j.at("podName").get<std::string>();
-    r.pod_uid = j.at("podUid").get<std::string>();
-    for (const auto& element : j.at("addresses")) {
-      auto address = IpAddress::parse(element.get<std::string>());
-      if (!address) return Failure(address.error());
-      r.addresses.push_back(*address);
-    }
-    r.ifindex = j.at("ifindex").get<std::uint32_t>();
-    r.host_ifindex = j.at("hostIfindex").get<std::uint32_t>();
-    r.slot = j.at("slot").get<std::uint32_t>();
-    r.workload_uid = j.at("workloadUid").get<std::string>();
-    r.enrolled = j.at("enrolled").get<bool>();
-    // Records of 0.1 have none of these.
-    r.secondary = j.value("secondary", false);
-    r.registered_at = std::chrono::system_clock::from_time_t(j.value("registeredAt", std::time_t{0}));
-    r.annotations = j.value("annotations", std::map<std::string, std::string>());
-    return parsed;
-  } catch (const json::exception& e) {
-    return fail(ErrorCode::kInvalid, std::string("record: ") + e.what());
+  auto document = cni::parse_json(text);
+  if (!document) return fail(ErrorCode::kInvalid, "record: " + document.error().message());
+  FieldReader reader(*document);
+  const auto version = reader.number<int>("version");
+  if (!reader.problem() && version != kRecordVersion) {
+    return fail(ErrorCode::kUnsupported, "record: version " + std::to_string(version) + ", expected 1");
   }
+  ParsedRecord parsed;
+  Registration& r = parsed.registration;
+  parsed.boot_id = reader.text("bootId");
+  r.key = {reader.text("containerId"), reader.text("ifName")};
+  r.netns_path = reader.text("netns");
+  r.netns_id = {reader.number<std::uint64_t>("netnsInode"), reader.number<std::uint64_t>("netnsCookie")};
+  r.pod_namespace = reader.text("podNamespace");
+  r.pod_name = reader.text("podName");
+  r.pod_uid = reader.text("podUid");
+  r.addresses = reader.addresses("addresses");
+  r.ifindex = reader.number<std::uint32_t>("ifindex");
+  r.host_ifindex = reader.number<std::uint32_t>("hostIfindex");
+  r.slot = reader.number<std::uint32_t>("slot");
+  r.workload_uid = reader.text("workloadUid");
+  r.enrolled = reader.flag("enrolled");
+  // Records of 0.1 have none of these.
+  if (reader.has("secondary")) r.secondary = reader.flag("secondary");
+  if (reader.has("registeredAt")) {
+    r.registered_at = std::chrono::system_clock::from_time_t(reader.number<std::time_t>("registeredAt", kLatest));
+  }
+  if (reader.has("annotations")) r.annotations = reader.texts("annotations");
+  if (reader.problem()) return fail(ErrorCode::kInvalid, *reader.problem());
+  return parsed;
 }
 
 Result<RegistrationRecords> RegistrationRecords::open(const std::string& run_dir) {

@@ -74,8 +74,9 @@ bool is_identifier(std::string_view text) {
 
 bool is_interface_name(std::string_view text) {
   return !text.empty() && text.size() < IFNAMSIZ && text != "." && text != ".." &&
-         std::ranges::none_of(
-             text, [](char c) { return c == '/' || c == ':' || std::isspace(static_cast<unsigned char>(c)) != 0; });
+         std::ranges::none_of(text, [](char c) {
+           return c == '/' || c == ':' || c == '\0' || std::isspace(static_cast<unsigned char>(c)) != 0;
+         });
 }
 
 void PodIdentity::take(std::string_view key, std::string_view value) {

@@ -89,19 +89,6 @@ void configure(httplib::Server& server, std::size_t threads) {
 
 }  // namespace
 
-HttpResponse HttpResponse::text(int status, std::string lines) {
-  HttpResponse response;
-  response.status = status;
-  response.body = std::move(lines) + "\n";
-  return response;
-}
-
-HttpResponse HttpResponse::json(std::string document) {
-  HttpResponse response = HttpResponse::text(kHttpOk, std::move(document));
-  response.content_type = "application/json";
-  return response;
-}
-
 struct HttpServer::Impl {
   std::string name;
   Server server;

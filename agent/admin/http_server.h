@@ -29,9 +29,18 @@ struct HttpResponse {
   std::string body;
 
   /// Plain text for people; the last line's end is added.
-  [[nodiscard]] static HttpResponse text(int status, std::string lines);
+  [[nodiscard]] static HttpResponse text(int status, std::string lines) {
+    HttpResponse response;
+    response.status = status;
+    response.body = std::move(lines) + "\n";
+    return response;
+  }
   /// 200 with a JSON document; the last line's end is added.
-  [[nodiscard]] static HttpResponse json(std::string document);
+  [[nodiscard]] static HttpResponse json(std::string document) {
+    HttpResponse response = text(kHttpOk, std::move(document));
+    response.content_type = "application/json";
+    return response;
+  }
 };
 
 using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;

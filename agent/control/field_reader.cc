@@ -12,9 +12,10 @@ namespace {
 
 using Kind = YamlNode::Kind;
 
+constexpr std::size_t kMaxShown = 80;
+
 /// What stands in the file, for a text: long values are cut.
 std::string shown(const YamlNode& node) {
-  constexpr std::size_t kMaxShown = 80;
   switch (node.kind) {
     case Kind::kNull:
       return "null";
@@ -26,6 +27,20 @@ std::string shown(const YamlNode& node) {
       break;
   }
   return log::quote(node.scalar.size() > kMaxShown ? node.scalar.substr(0, kMaxShown) + "..." : node.scalar);
+}
+
+/// A problem as it is told. Whoever reads it may take each line for one, and values are as long as they like.
+std::string one_line(std::string text) {
+  constexpr std::size_t kMaxProblem = 500;
+  if (text.size() > kMaxProblem) text = text.substr(0, kMaxProblem) + "...";
+  std::ranges::replace_if(
+      text, [](unsigned char c) { return c < ' ' || c == 0x7f; }, '?');
+  return text;
+}
+
+/// Whether a key can stand in a text as it is.
+bool is_name(std::string_view key) {
+  return key.size() <= kMaxShown && std::ranges::all_of(key, [](unsigned char c) { return c > 0x20 && c != 0x7f; });
 }
 
 /// Reports keys that occur twice and those that are no scalars.
@@ -45,7 +60,7 @@ void check_keys(Problems& problems, const Field& field) {
 void Problems::add(int line, const std::string& field, const std::string& what) {
   if (++count_ > kMaxListed) return;
   if (!text_.empty()) text_ += '\n';
-  text_ += file_ + ":" + std::to_string(line) + ": " + (field.empty() ? "" : field + ": ") + what;
+  text_ += file_ + ":" + std::to_string(line) + ": " + one_line((field.empty() ? "" : field + ": ") + what);
 }
 
 bool Problems::step(const YamlNode& at, std::size_t cost) {
@@ -180,13 +195,14 @@ void ObjectReader::done(Hint hint) {
   if (!is_object_) return;
   for (const auto& [key, value] : self_.node->entries) {
     if (key->kind != Kind::kScalar || std::ranges::find(asked_, key->scalar) != asked_.end()) continue;
+    const std::string name = name_of(is_name(key->scalar) ? key->scalar : shown(*key));
     if (const std::string said = hint != nullptr ? hint(key->scalar) : ""; !said.empty()) {
-      problems_.add(key->line, name_of(key->scalar), said);
+      problems_.add(key->line, name, said);
       continue;
     }
     std::string names;
-    for (const auto& name : asked_) names += (names.empty() ? "" : ", ") + name;
-    problems_.add(key->line, name_of(key->scalar), "unknown field: expected one of " + names);
+    for (const auto& known : asked_) names += (names.empty() ? "" : ", ") + known;
+    problems_.add(key->line, name, "unknown field: expected one of " + names);
   }
 }
 

@@ -156,7 +156,8 @@ class Builder : public YAML::EventHandler {
 
 Result<YamlNodePtr> parse_yaml(const std::string& path, std::string_view text, const YamlLimits& limits) {
   const auto bad = [&](int line, const std::string& why) {
-    return fail(ErrorCode::kInvalid, path + ":" + std::to_string(line) + ": " + why);
+    // yaml-cpp's texts, and ours, may have a tag or an anchor in them.
+    return fail(ErrorCode::kInvalid, path + ":" + std::to_string(line) + ": " + excerpt(why, 300));
   };
   // yaml-cpp takes an end-of-file byte for the end of the text and would silently ignore the rest.
   if (const auto nul = text.find_first_of(std::string_view("\0\x04", 2)); nul != std::string_view::npos) {

@@ -14,7 +14,7 @@ using state::ServicePtr;
 using state::Workload;
 using Capture = ExplainSource::Capture;
 
-std::string quoted(std::string_view text) { return "\"" + std::string(text) + "\""; }
+std::string quoted(std::string_view text) { return "\"" + excerpt(text) + "\""; }
 
 const PodStatus* pod_named(const ExplainView& view, std::string_view name) {
   const PodStatus* found = nullptr;

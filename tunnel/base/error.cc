@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/base/error.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -44,6 +45,13 @@ std::string Error::message() const {
 
 Failure fail_errno(int errno_value, std::string context) {
   return Failure(Error{code_of(errno_value), errno_value, std::move(context)});
+}
+
+std::string excerpt(std::string_view text, std::size_t max_bytes) {
+  std::string out(text.substr(0, max_bytes));
+  std::ranges::replace_if(
+      out, [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text.size() > max_bytes ? out + "..." : out;
 }
 
 }  // namespace weft

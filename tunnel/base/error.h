@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <tl/expected.hpp>
@@ -48,5 +50,8 @@ using Failure = tl::unexpected<Error>;
 /// follows the value: ENOENT and the like become kNotFound, EPERM and EACCES kDenied, ETIMEDOUT kTimeout,
 /// ECONNREFUSED and its kin kUnavailable, EOPNOTSUPP and the like kUnsupported, anything else kInternal.
 [[nodiscard]] Failure fail_errno(int errno_value, std::string context);
+
+/// Text from outside as an error shows it: no more of it than `max_bytes`, with "?" for what is no printable ASCII.
+[[nodiscard]] std::string excerpt(std::string_view text, std::size_t max_bytes = 80);
 
 }  // namespace weft

@@ -44,12 +44,14 @@ IpAddress IpAddress::from_v6(const in6_addr& address) {
 }
 
 Result<IpAddress> IpAddress::parse(std::string_view text) {
+  // inet_pton would stop at a NUL and take what stands before it for the whole.
+  const bool is_text = text.find('\0') == std::string_view::npos;
   const std::string copy(text);
   in_addr v4{};
-  if (::inet_pton(AF_INET, copy.c_str(), &v4) == 1) return from_v4(v4);
+  if (is_text && ::inet_pton(AF_INET, copy.c_str(), &v4) == 1) return from_v4(v4);
   in6_addr v6{};
-  if (::inet_pton(AF_INET6, copy.c_str(), &v6) == 1) return from_v6(v6);
-  return fail(ErrorCode::kInvalid, "'" + copy + "' is not an IPv4 or IPv6 address");
+  if (is_text && ::inet_pton(AF_INET6, copy.c_str(), &v6) == 1) return from_v6(v6);
+  return fail(ErrorCode::kInvalid, "'" + excerpt(text) + "' is not an IPv4 or IPv6 address");
 }
 
 bool IpAddress::is_loopback() const {
@@ -90,8 +92,7 @@ Result<Cidr> Cidr::parse(std::string_view text) {
   const unsigned max = address->is_v4() ? 32 : 128;
   unsigned length = max;
   if (slash != std::string_view::npos && !parse_number(text.substr(slash + 1), max, length)) {
-    return fail(ErrorCode::kInvalid,
-                "'" + std::string(text) + "': the prefix length must be 0 to " + std::to_string(max));
+    return fail(ErrorCode::kInvalid, "'" + excerpt(text) + "': the prefix length must be 0 to " + std::to_string(max));
   }
   return of(*address, static_cast<std::uint8_t>(length));
 }
@@ -104,7 +105,7 @@ std::string Cidr::to_string() const { return address.to_string() + "/" + std::to
 
 Result<Endpoint> Endpoint::parse(std::string_view text) {
   const auto bad = [&] {
-    return fail(ErrorCode::kInvalid, "'" + std::string(text) + "' is not address:port or [address]:port");
+    return fail(ErrorCode::kInvalid, "'" + excerpt(text) + "' is not address:port or [address]:port");
   };
   const auto colon = text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) return bad();

@@ -29,7 +29,7 @@ Result<spdlog::level::level_enum> parse_level(std::string_view name) {
   if (name == "trace") return spdlog::level::trace;
   if (name == "off") return spdlog::level::off;
   return fail(ErrorCode::kInvalid,
-              "log level '" + std::string(name) + "': expected error, warn, info, debug, trace or off");
+              "log level '" + excerpt(name) + "': expected error, warn, info, debug, trace or off");
 }
 
 spdlog::level::level_enum to_spdlog(Severity severity) {

@@ -24,7 +24,11 @@ using Owned = std::unique_ptr<T, LdnsDelete>;
 
 ldns_rr_type to_ldns(RecordType type) { return type == RecordType::kA ? LDNS_RR_TYPE_A : LDNS_RR_TYPE_AAAA; }
 
-Owned<ldns_rdf> parse_name(const std::string& name) { return Owned<ldns_rdf>(ldns_dname_new_frm_str(name.c_str())); }
+/// Null where it is none. ldns would take what stands before a NUL for the whole.
+Owned<ldns_rdf> parse_name(const std::string& name) {
+  if (name.find('\0') != std::string::npos) return nullptr;
+  return Owned<ldns_rdf>(ldns_dname_new_frm_str(name.c_str()));
+}
 
 std::string to_text(const ldns_rdf* name) {
   const Owned<char> text(ldns_rdf2str(name));
@@ -105,10 +109,10 @@ Failure no_message(const std::string& why) { return fail(ErrorCode::kInvalid, "r
 
 Result<std::vector<std::byte>> encode(const Question& question) {
   auto name = parse_name(question.name);
-  if (!name) return fail(ErrorCode::kInvalid, "\"" + question.name + "\" is no name that DNS could know");
+  if (!name) return fail(ErrorCode::kInvalid, "\"" + excerpt(question.name) + "\" is no name that DNS could know");
   const Owned<ldns_pkt> packet(
       ldns_pkt_query_new(name.get(), to_ldns(question.type), LDNS_RR_CLASS_IN, static_cast<std::uint16_t>(LDNS_RD)));
-  if (!packet) return fail(ErrorCode::kInternal, "make a DNS question for " + question.name);
+  if (!packet) return fail(ErrorCode::kInternal, "make a DNS question for " + excerpt(question.name));
   static_cast<void>(name.release());  // the packet has it
   ldns_pkt_set_id(packet.get(), question.id);
   std::uint8_t* bytes = nullptr;
@@ -117,7 +121,7 @@ Result<std::vector<std::byte>> encode(const Question& question) {
   const Owned<std::uint8_t> owned(bytes);
   if (status != LDNS_STATUS_OK) {
     return fail(ErrorCode::kInvalid,
-                "write a DNS question for " + question.name + ": " + ldns_get_errorstr_by_id(status));
+                "write a DNS question for " + excerpt(question.name) + ": " + ldns_get_errorstr_by_id(status));
   }
   const auto view = std::as_bytes(std::span(bytes, size));
   return std::vector<std::byte>(view.begin(), view.end());
@@ -125,7 +129,7 @@ Result<std::vector<std::byte>> encode(const Question& question) {
 
 Result<Reply> decode(std::span<const std::byte> message, const Question& question) {
   const auto name = parse_name(question.name);
-  if (!name) return no_message("\"" + question.name + "\" is no name");
+  if (!name) return no_message("\"" + excerpt(question.name) + "\" is no name");
   ldns_pkt* read = nullptr;
   const ldns_status status =
       ldns_wire2pkt(&read, reinterpret_cast<const std::uint8_t*>(message.data()), message.size());

@@ -39,7 +39,7 @@ Result<Identity> Identity::parse(std::string_view spiffe_uri) {
   const std::string_view account = take_part(rest);
   if (!is_spiffe || !five || ns_word != "ns" || sa_word != "sa" || !is_part(trust_domain) || !is_part(namespace_part) ||
       !is_part(account)) {
-    return fail(ErrorCode::kInvalid, "'" + std::string(spiffe_uri) +
+    return fail(ErrorCode::kInvalid, "'" + excerpt(spiffe_uri) +
                                          "' is not an identity: expected "
                                          "spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT");
   }

@@ -14,16 +14,20 @@ const Value& find_or(const Index& index, std::string_view key, const Value& fall
   return found == index.end() ? fallback : found->second;
 }
 
+/// A key as an error shows it: whole, unless somebody plays with it.
+std::string shown(const std::string& key) { return excerpt(key, 300); }
+
 std::string in_network(const std::string& address, const std::string& network) {
-  return address + " in network \"" + network + "\"";
+  return address + " in network \"" + excerpt(network) + "\"";
 }
 
 Failure conflict(const char* kind, const std::string& first, const std::string& second, const std::string& what) {
-  return fail(ErrorCode::kInvalid, std::string(kind) + "s " + first + " and " + second + " both have " + what);
+  return fail(ErrorCode::kInvalid,
+              std::string(kind) + "s " + shown(first) + " and " + shown(second) + " both have " + what);
 }
 
 Failure duplicate(const char* kind, const std::string& key) {
-  return fail(ErrorCode::kInvalid, std::string("two ") + kind + " have the key " + key);
+  return fail(ErrorCode::kInvalid, std::string("two ") + kind + " have the key " + shown(key));
 }
 
 template <class T>
@@ -38,7 +42,7 @@ std::vector<std::shared_ptr<const T>> share(std::vector<T> objects) {
 
 Result<void> State::index_workloads() {
   for (const auto& workload : workloads_) {
-    if (workload->uid.empty()) return fail(ErrorCode::kInvalid, "workload " + workload->name + " has no uid");
+    if (workload->uid.empty()) return fail(ErrorCode::kInvalid, "workload " + shown(workload->name) + " has no uid");
     if (!by_uid_.emplace(workload->uid, workload).second) return duplicate("workloads", workload->uid);
     by_pod_.emplace(workload->namespace_name + "/" + workload->name, workload);
     for (const auto& [service, ports] : workload->services) endpoints_[service].push_back({workload, ports});

@@ -7,7 +7,7 @@ Result<NamespacedHostname> NamespacedHostname::parse(std::string_view text) {
   const auto slash = text.find('/');
   if (slash == std::string_view::npos || slash == 0 || slash + 1 == text.size() ||
       text.find('/', slash + 1) != std::string_view::npos) {
-    return fail(ErrorCode::kInvalid, "'" + std::string(text) + "' is not namespace/hostname");
+    return fail(ErrorCode::kInvalid, "'" + excerpt(text) + "' is not namespace/hostname");
   }
   return NamespacedHostname{std::string(text.substr(0, slash)), std::string(text.substr(slash + 1))};
 }

@@ -274,6 +274,7 @@ TEST_F(ExplainTest, SaysWhatItDoesNotUnderstand) {
   EXPECT_THAT(error("shop/nobody", "shop/web:80"), HasSubstr("no wired pod of this node and no workload"));
   EXPECT_THAT(error("shop/client", "shop/nobody:80"), HasSubstr("no workload and no wired pod"));
   EXPECT_THAT(error("shop/client", "nothing:80"), HasSubstr("no service has that hostname"));
+  EXPECT_THAT(error("shop/\x1b[31m", "shop/web:80"), HasSubstr("source \"shop/?[31m\""));
   for (const char* to :
        {"shop/web", "web:", "web:0", "web:65536", "10.0.0.1", "fd00::1", "fd00::1:80:", ":80", "1.2.3.4:0"}) {
     EXPECT_THAT(error("shop/client", to), HasSubstr("destination \"" + std::string(to))) << to;

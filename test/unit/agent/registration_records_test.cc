@@ -90,6 +90,30 @@ TEST(RegistrationRecords, PutsAsideWhatItCannotRead) {
   EXPECT_THAT(records.load().value().problems, IsEmpty());
 }
 
+TEST(RegistrationRecords, AreReadStrictlyAndSayWhichFieldIsWrong) {
+  const auto complaint = [](const char* field, const nlohmann::json& value) {
+    auto record = nlohmann::json::parse(encode_record(example(), "boot"));
+    record[field] = value;
+    const auto parsed = parse_record(record.dump());
+    return parsed ? std::string("taken") : parsed.error().message();
+  };
+  EXPECT_EQ(complaint("slot", 4), "taken");
+  // Of a float or a number that is too large, the library would take what is left of it.
+  for (const nlohmann::json& value : {nlohmann::json(4294967296), nlohmann::json(-1), nlohmann::json(4.5),
+                                      nlohmann::json(1e300), nlohmann::json(true), nlohmann::json("4")}) {
+    EXPECT_EQ(complaint("slot", value),
+              "record: slot is " + value.dump() + ", expected a whole number from 0 to 4294967295");
+  }
+  EXPECT_THAT(complaint("netnsInode", 1e300), HasSubstr("netnsInode is 1e+300"));
+  EXPECT_THAT(complaint("registeredAt", 9'223'372'036'854'775'807), HasSubstr("registeredAt is 9223372036854775807"));
+  EXPECT_THAT(complaint("podName", 7), HasSubstr("podName is 7, expected a text"));
+  EXPECT_THAT(complaint("bootId", nullptr), HasSubstr("bootId is missing"));
+  EXPECT_THAT(complaint("enrolled", 1), HasSubstr("enrolled is 1, expected true or false"));
+  EXPECT_THAT(complaint("addresses", {"10.0.0.5", "10.0.0"}), HasSubstr("addresses is \"10.0.0\""));
+  EXPECT_THAT(complaint("annotations", {{"a", 1}}), HasSubstr("annotations is 1, expected an object of texts"));
+  EXPECT_EQ(parse_record(R"({"version": 2})").error().message(), "record: version 2, expected 1");
+}
+
 TEST(RegistrationRecords, DropsRecordsOfAnotherBoot) {
   const test::TemporaryDirectory directory;
   const auto records = RegistrationRecords::open(directory.path()).value();

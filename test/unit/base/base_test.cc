@@ -36,6 +36,14 @@ TEST(Error, CodeFollowsErrno) {
   EXPECT_EQ(code(EIO), ErrorCode::kInternal);
 }
 
+TEST(Error, AnExcerptIsShortAndPrintable) {
+  EXPECT_EQ(excerpt("web.shop"), "web.shop");
+  EXPECT_EQ(excerpt("a\nb\x7f\xc3\xa4"), "a?b???");
+  EXPECT_EQ(excerpt(std::string(80, 'a')), std::string(80, 'a'));
+  EXPECT_EQ(excerpt(std::string(81, 'a')), std::string(80, 'a') + "...");
+  EXPECT_EQ(excerpt("abc", 2), "ab...");
+}
+
 TEST(Error, ResultHoldsEither) {
   Result<int> good = 7;
   ASSERT_TRUE(good);

@@ -24,12 +24,24 @@ TEST(IpAddress, BadTextIsRefusedWithTheText) {
   for (const std::string& text :
        {std::string(""), std::string("1.2.3"), std::string("1.2.3.256"), std::string("1.2.3.4 "),
         std::string("01.2.3.4.5"), std::string("::g"), std::string("[::1]"), std::string("1.2.3.4/8"),
-        std::string("fe80::1%eth0"), std::string("localhost"), std::string(10'000, '1')}) {
+        std::string("fe80::1%eth0"), std::string("localhost")}) {
     const auto parsed = IpAddress::parse(text);
     ASSERT_FALSE(parsed) << text;
     EXPECT_EQ(parsed.error().code, ErrorCode::kInvalid);
     EXPECT_EQ(parsed.error().message(), "'" + text + "' is not an IPv4 or IPv6 address");
   }
+  EXPECT_EQ(IpAddress::parse(std::string(10'000, '1')).error().message(),
+            "'" + std::string(80, '1') + "...' is not an IPv4 or IPv6 address");
+}
+
+// The C library's parser stops at a NUL.
+TEST(IpAddress, ANulEndsNoAddress) {
+  using namespace std::string_literals;
+  EXPECT_EQ(IpAddress::parse("10.0.0.1\0x"s).error().message(), "'10.0.0.1?x' is not an IPv4 or IPv6 address");
+  EXPECT_FALSE(IpAddress::parse("::1\0"s));
+  EXPECT_FALSE(Endpoint::parse("10.0.0.1\0:80"s));
+  EXPECT_FALSE(Endpoint::parse("[::1\0x]:80"s));
+  EXPECT_FALSE(Cidr::parse("10.0.0.0\0/8"s));
 }
 
 TEST(IpAddress, MappedIsHeldAsIpv4) {

@@ -76,6 +76,7 @@ TEST(Environment, RefusesBadInterfaceNames) {
     EXPECT_THAT(result.error().msg, HasSubstr("CNI_IFNAME"));
   }
   for (const char* name : {"0123456789abcde", "eth0", "...", "net-1"}) EXPECT_TRUE(is_interface_name(name)) << name;
+  EXPECT_FALSE(is_interface_name(std::string("eth0\0", 5))) << "the kernel would take it for eth0";
 }
 
 TEST(Environment, ReadsThePodInAnyOrder) {

@@ -264,6 +264,7 @@ TEST_F(ResolverTest, StopsWhileItLooksUp) {
 TEST(DnsMessage, ANameThatIsNoneIsRefused) {
   EXPECT_FALSE(encode({std::string(300, 'a'), RecordType::kA, 1}));
   EXPECT_FALSE(encode({"a..b", RecordType::kA, 1}));
+  EXPECT_FALSE(encode({std::string("a.test\0b", 8), RecordType::kA, 1})) << "not what stands before the NUL";
 }
 
 TEST(DnsMessage, HostileBytesAreReadOrRefused) {

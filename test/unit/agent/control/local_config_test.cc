@@ -324,6 +324,21 @@ TEST(LocalConfigErrors, UnknownField) {
   EXPECT_THAT(match_error("{portal: [80]}"), HasSubstr("portal: unknown field: expected one of namespaces, "));
 }
 
+TEST(LocalConfigErrors, ANameThatIsNoneIsQuotedAndCut) {
+  EXPECT_EQ(error_of(R"({"a\nb": 1})"),
+            R"(weft.yaml:1: "a\nb": unknown field: expected one of workloads, services, policies)");
+  const std::string key(5000, 'k');
+  EXPECT_EQ(error_of("{? " + key + ": 1}"), "weft.yaml:1: \"" + key.substr(0, 80) +
+                                                "...\": unknown field: expected one of workloads, services, policies");
+}
+
+TEST(LocalConfigErrors, AProblemIsOneLineWhateverTheValue) {
+  const auto error = error_of(R"(services: [{name: w, namespace: n, hostname: "a\nweft.yaml:9: /)" +
+                              std::string(5000, 'x') + R"(", ports: {}}])");
+  EXPECT_THAT(error, HasSubstr("services[0].hostname: \"a?weft.yaml:9: /xxx"));
+  EXPECT_LT(error.size(), 600U);
+}
+
 TEST(LocalConfigErrors, RulesThatNeedAWaypoint) {
   for (const char* field : {"methods", "notMethods", "paths", "not_paths", "hosts", "headers", "requestPrincipals",
                             "request_principals", "notRequestPrincipals", "remoteIpBlocks", "when"}) {
