@@ -2,7 +2,6 @@
 #include "agent/agent.h"
 
 #include <poll.h>
-#include <prometheus/registry.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -12,39 +11,19 @@
 #include <cerrno>
 #include <csignal>
 #include <iterator>
-#include <set>
 
-#include "agent/admin/admin_api.h"
-#include "agent/capture_maps.h"
+#include "agent/agent_impl.h"
 #include "agent/control/local_file.h"
-#include "agent/data_plane.h"
-#include "agent/enrolment.h"
-#include "agent/events.h"
-#include "agent/handover/giver.h"
-#include "agent/handover/takeover.h"
 #include "agent/hardening/hardening.h"
-#include "agent/identity/cert_manager.h"
-#include "agent/identity/self_signed.h"
-#include "agent/reconcile/reconciler.h"
-#include "agent/registration_server.h"
 #include "agent/version.h"
 #include "tunnel/base/log.h"
-#include "tunnel/base/sys.h"
-#include "tunnel/dns/resolver.h"
 
 namespace weft::agent {
 namespace {
 
-constexpr milliseconds kListTimeout{1'000};
 /// Longer than any ADD takes from its registration to its end.
 constexpr milliseconds kSettleTime{5'000};
 constexpr milliseconds kDrainPoll{50};
-/// How long an agent that takes over waits for its configuration, while the other one goes on.
-constexpr milliseconds kConfigurationTime{100'000};
-constexpr milliseconds kCertificateTime{10'000};
-/// What peers may take to end tunnels that carry nothing any more.
-constexpr milliseconds kTunnelTime{30'000};
-constexpr milliseconds kOutlivePoll{200};
 
 void raise_fd_limit() {
   rlimit limit{};
@@ -72,103 +51,7 @@ Result<Fd> take_signals() {
   return fd;
 }
 
-/// What the workers ask of the node.
-class CaptureNode final : public proxy::Node {
- public:
-  CaptureNode(bpf::Capture& capture, dns::Resolver& resolver) : capture_(capture), resolver_(resolver) {}
-  Result<void> tag_socket(int fd) override { return capture_.tag_socket(fd); }
-  /// Enrolment has asked already: it wants the identity of every enrolled pod, and only those. Asking from here could
-  /// bring one back that enrolment has just let go.
-  void want_certificate(const state::Identity& /*identity*/) override {}
-  state::NameAnswer resolve(const std::string& hostname) override { return resolver_.find(hostname); }
-
- private:
-  bpf::Capture& capture_;
-  dns::Resolver& resolver_;
-};
-
-/// Turns the list of wanted identities into the manager's want and forget. Called under enrolment's lock.
-class WantedIdentities {
- public:
-  explicit WantedIdentities(CertManager& manager) : manager_(manager) {}
-  void set(const std::vector<state::Identity>& wanted) {
-    std::set<state::Identity> now(wanted.begin(), wanted.end());
-    for (const auto& identity : now) manager_.want(identity);
-    for (const auto& identity : current_) {
-      if (!now.contains(identity)) manager_.forget(identity);
-    }
-    current_ = std::move(now);
-  }
-
- private:
-  CertManager& manager_;
-  std::set<state::Identity> current_;
-};
-
 }  // namespace
-
-/// In the order of building, so that destruction is the reverse: servers before what they read, enrolment before the
-/// workers, workers before capture.
-struct Agent::Impl {
-  Config config;
-  Fd signals;
-  Fd quit;  ///< readable when the admin API asked to stop
-  std::unique_ptr<SelfSignedCa> ca;
-  std::unique_ptr<bpf::Capture> capture;
-  std::unique_ptr<BpfCaptureMaps> maps;
-  std::unique_ptr<dns::Resolver> resolver;
-  std::unique_ptr<CaptureNode> node;
-  hbone::CertStore certificates;
-  std::shared_ptr<prometheus::Registry> registry;
-  std::unique_ptr<telemetry::ConnectionMetrics> metrics;
-  std::unique_ptr<WorkerSet> workers;
-  std::unique_ptr<CertManager> cert_manager;
-  std::unique_ptr<WantedIdentities> wanted;
-  KernelNetns netns;
-  Predecessors predecessors;
-  std::unique_ptr<Enrolment> enrolment;
-  std::unique_ptr<Reconciler> reconciler;
-  std::unique_ptr<RegistrationServer> registration;
-  std::unique_ptr<control::Source> source;
-  std::unique_ptr<EventLog> events;
-  std::vector<std::unique_ptr<admin::HttpServer>> servers;
-  Fd retired;  ///< readable when another agent has taken over
-  std::unique_ptr<HandoverGiver> giver;
-  std::unique_ptr<HandoverServer> handover;
-  // While this one takes over.
-  Generation self;
-  std::optional<Takeover> takeover;
-  Estate estate;
-
-  /// The resolver calls the workers, which go before it.
-  ~Impl() {
-    if (resolver) resolver->stop();
-  }
-  Result<void> build();
-  Result<void> load_capture();
-  Result<void> make_workers();
-  Result<void> make_enrolment();
-  Result<void> start_source();
-  Result<void> start_enrolment();
-  Result<void> serve();
-  Result<void> meet_predecessor();
-  Result<void> take_over();
-  Result<void> start_handover();
-  [[nodiscard]] Fd inherited(const std::string& name);
-  [[nodiscard]] Fd inherited(const std::string& name, const Endpoint& address);
-  [[nodiscard]] std::string handover_path() const { return config.run_dir + "/handover.sock"; }
-  [[nodiscard]] std::shared_ptr<const admin::AdminSources> admin_sources();
-  [[nodiscard]] std::vector<std::string> not_ready() const;
-  [[nodiscard]] std::vector<PodStatus> pods() const;
-  [[nodiscard]] std::map<std::string, std::uint64_t> reconciled() const;
-  /// False when another agent has taken over.
-  [[nodiscard]] bool wait_for_end() const;
-  [[nodiscard]] bool is_retired() const;
-  void log_signal() const;
-  void stop();
-  void drain();
-  void outlive();
-};
 
 Result<void> Agent::Impl::build() {
   auto taken = take_signals();
@@ -195,62 +78,6 @@ Result<void> Agent::Impl::build() {
     if (auto done = (this->*step)(); !done) return done;
   }
   return {};
-}
-
-/// First of all, since what it says may be that this one must not start.
-Result<void> Agent::Impl::meet_predecessor() {
-  self = {.number = 1, .version = kVersion, .pid = ::getpid(), .started = Clock::real().wall_now(), .load = {}};
-  auto met = Takeover::begin(handover_path(), kVersion);
-  if (!met) return Failure(met.error());
-  takeover = std::move(*met);
-  if (!takeover) return {};
-  const Generation& other = takeover->welcome().generation;
-  self.number = other.number + 1;
-  log::info("taking over from a running agent version={} pid={} generation={}", other.version, other.pid, other.number);
-  return {};
-}
-
-/// The other agent serves until this one has what it needs to serve at once.
-Result<void> Agent::Impl::take_over() {
-  if (!takeover) return {};
-  const auto wait_until = [](milliseconds time, const auto& condition) {
-    const auto deadline = Clock::real().now() + time;
-    while (!condition() && Clock::real().now() < deadline) ::poll(nullptr, 0, 5);
-    return condition();
-  };
-  const auto& identities = takeover->welcome().identities;
-  wanted->set(identities);
-  if (!wait_until(kConfigurationTime, [this] { return enrolment->state() != nullptr; })) {
-    return fail(ErrorCode::kTimeout, "take over from the running agent: there is no configuration yet (" +
-                                         source->status() + "), so that one goes on");
-  }
-  const auto missing = [&] {
-    return std::ranges::count_if(identities, [this](const auto& i) { return certificates.get(i) == nullptr; });
-  };
-  if (!wait_until(kCertificateTime, [&] { return missing() == 0; }))
-    log::warn("taking over without certificates, new connections of their pods wait missing={}", missing());
-  auto held = takeover->hold();
-  if (!held) return Failure(held.error());
-  if (auto done = takeover->retire(); !done) return done;
-  estate = std::move(*held);
-  predecessors.add_ended(estate.ended_metrics);
-  predecessors.add(takeover->welcome().generation, takeover->take_channel());
-  for (auto& other : estate.predecessors) predecessors.add(other.generation, HandoverChannel(std::move(other.channel)));
-  return {};
-}
-
-/// What another agent had, by its name; -1 where it had nothing of the kind.
-Fd Agent::Impl::inherited(const std::string& name) {
-  const auto found = std::ranges::find(estate.sockets, name, &NamedSocket::name);
-  return found == estate.sockets.end() ? Fd() : std::move(found->fd);
-}
-
-/// The same, where it has the address that is wanted now.
-Fd Agent::Impl::inherited(const std::string& name, const Endpoint& address) {
-  Fd socket = inherited(name);
-  const auto local = socket ? sys::local_endpoint(socket.get()) : Result<Endpoint>(Endpoint());
-  if (!local || local->address != address.address || (address.port != 0 && local->port != address.port)) return {};
-  return socket;
 }
 
 Result<void> Agent::Impl::load_capture() {
@@ -363,30 +190,6 @@ Result<void> Agent::Impl::serve() {
   return {};
 }
 
-Result<void> Agent::Impl::start_handover() {
-  takeover.reset();
-  estate = {};
-  retired.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!retired) return fail_errno(errno, "make an eventfd");
-  HandoverParts parts{.self = self,
-                      .socket_path = config.socket,
-                      .workers = workers.get(),
-                      .enrolment = enrolment.get(),
-                      .reconciler = reconciler.get(),
-                      .registration = registration.get(),
-                      .events = events.get(),
-                      .predecessors = &predecessors,
-                      .registry = registry,
-                      .servers = {},
-                      .retired = [this] { ::eventfd_write(retired.get(), 1); }};
-  for (const auto& server : servers) parts.servers.emplace_back(server->name(), server.get());
-  giver = std::make_unique<HandoverGiver>(std::move(parts));
-  auto started = HandoverServer::start(handover_path(), *giver);
-  if (!started) return Failure(started.error());
-  handover = std::move(*started);
-  return {};
-}
-
 std::vector<std::string> Agent::Impl::not_ready() const {
   // Capture and the CA are there before this is ever asked: the agent does not start without them.
   std::vector<std::string> missing;
@@ -481,11 +284,6 @@ void Agent::Impl::stop() {
   drain();
 }
 
-bool Agent::Impl::is_retired() const {
-  pollfd watched{retired.get(), POLLIN, 0};
-  return ::poll(&watched, 1, 0) > 0;
-}
-
 /// Connections live on until they end or the time is up; a second signal ends the wait.
 void Agent::Impl::drain() {
   workers->drain();
@@ -497,31 +295,6 @@ void Agent::Impl::drain() {
     live = workers->connections(kListTimeout).size();
   }
   if (live > 0) log::warn("stopping with live connections count={}", live);
-}
-
-/// Another agent runs the node. This one's connections live on until they end, or the time is up where it has a limit:
-/// under the policies of every snapshot that comes. What stops a pod of Kubernetes begins with SIGTERM and has a limit
-/// of its own, so the first signal is no reason to cut them.
-void Agent::Impl::outlive() {
-  log::info("another agent has taken over, this one carries its connections to their end generation={}", self.number);
-  servers.clear();
-  const auto now = [] { return Clock::real().now(); };
-  const auto began = now();
-  SteadyTime last_connection = began;
-  int signals_seen = 0;
-  proxy::WorkerLoad load;
-  for (;;) {
-    load = workers->load(kListTimeout);
-    if (load.connections > 0) last_connection = now();
-    if (load.connections == 0 && (load.tunnels == 0 || now() - last_connection > kTunnelTime)) break;
-    if (config.handover_timeout.count() > 0 && now() - began > config.handover_timeout) break;
-    pollfd signal{signals.get(), POLLIN, 0};
-    if (::poll(&signal, 1, static_cast<int>(kOutlivePoll.count())) <= 0) continue;
-    log_signal();
-    if (++signals_seen > 1) break;
-    log::info("connections live on, a second signal ends them connections={}", load.connections);
-  }
-  if (load.connections > 0) log::warn("stopping with live connections count={}", load.connections);
 }
 
 Agent::Agent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -9,6 +9,7 @@
 #include "agent/hardening/capabilities.h"
 #include "agent/hardening/files.h"
 #include "agent/hardening/memory.h"
+#include "agent/hardening/syscalls.h"
 #include "tunnel/base/log.h"
 
 namespace weft::agent::hardening {
@@ -48,16 +49,18 @@ std::string names_of_kept() {
 }  // namespace
 
 Result<void> harden(const Settings& settings) {
+  // Sanitizers make calls of their own.
+  const SeccompMode seccomp = is_instrumented() ? SeccompMode::kOff : settings.seccomp;
   ::umask(0077);
   for (const auto step : {&check_user, static_cast<Result<void> (*)()>(&check_capabilities), &raise_memlock_for_maps,
                           &protect_keys, &drop_capabilities}) {
     if (auto done = step(); !done) return done;
   }
-  if (auto filtered = filter_syscalls(settings.seccomp); !filtered) return filtered;
+  if (auto filtered = filter_syscalls(seccomp); !filtered) return filtered;
   if (auto checked = check_files(settings); !checked) return checked;
-  log::info("rights dropped capabilities={} seccomp={}", names_of_kept(), to_text(settings.seccomp));
-  if (settings.seccomp != SeccompMode::kEnforce) {
-    log::warn("no system call is refused seccomp={} (set --seccomp=enforce)", to_text(settings.seccomp));
+  log::info("rights dropped capabilities={} seccomp={}", names_of_kept(), to_text(seccomp));
+  if (seccomp != SeccompMode::kEnforce) {
+    log::warn("no system call is refused seccomp={} (set --seccomp=enforce)", to_text(seccomp));
   }
   return {};
 }

@@ -98,6 +98,13 @@ Agent& agent_under_test() {
   sources->certificates = [] { return std::vector<std::shared_ptr<const hbone::TlsIdentity>>(); };
   sources->certificate_status = [] { return std::vector<agent::CertManager::Status>(); };
   sources->connections = [] { return std::vector<proxy::ConnectionInfo>(1); };
+  sources->generations = [] { return std::vector<agent::Generation>(1); };
+  sources->inherited_metrics = [] { return nlohmann::json::object(); };
+  sources->plaintext = [](const std::string& pod,
+                          bool /*end*/) -> Result<std::vector<std::pair<std::string, agent::PlainConnection>>> {
+    if (!pod.empty()) return fail(ErrorCode::kNotFound, "no pod " + excerpt(pod) + " of this node is in the mesh");
+    return std::vector<std::pair<std::string, agent::PlainConnection>>(1);
+  };
   sources->not_ready = [] { return std::vector<std::string>{"no certificate yet"}; };
   sources->source_status = [] { return std::string("file mesh.yaml"); };
   sources->quit = [] { ++agent_under_test().quits; };

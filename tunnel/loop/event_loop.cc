@@ -191,8 +191,8 @@ void EventLoop::run_bulk() {
     work();
     if (now() >= until) break;
   }
-  // Before the small things of the next turn are asked for, not after a whole slice of the scheduler: the bulk is what a
-  // busy core should be taken from.
+  // Before the small things of the next turn are asked for, not after a whole slice of the scheduler: the bulk is what
+  // a busy core should be taken from.
   ::sched_yield();
 }
 

@@ -107,7 +107,8 @@ TEST(PrivateKey, DamagedOnesDoNoHarm) {
     if (auto read = read_private_key(damaged, "damaged"); !read) {
       EXPECT_THAT(read.error().message(), HasSubstr("read damaged: not an unencrypted PEM private key"));
     }
-    EXPECT_FALSE(read_private_key(pem.substr(0, i), "cut off").has_value() && i < pem.size() - 1) << i;
+    // Of the last line its end may be missing.
+    EXPECT_EQ(read_private_key(pem.substr(0, i), "cut off").has_value(), i + 1 == pem.size()) << i;
   }
 }
 

@@ -327,9 +327,8 @@ TEST(LocalConfigErrors, UnknownField) {
 TEST(LocalConfigErrors, ANameThatIsNoneIsQuotedAndCut) {
   EXPECT_EQ(error_of(R"({"a\nb": 1})"),
             R"(weft.yaml:1: "a\nb": unknown field: expected one of workloads, services, policies)");
-  const std::string key(5000, 'k');
-  EXPECT_EQ(error_of("{? " + key + ": 1}"), "weft.yaml:1: \"" + key.substr(0, 80) +
-                                                "...\": unknown field: expected one of workloads, services, policies");
+  const std::string cut = "weft.yaml:1: \"" + std::string(80, 'k') + "...\": unknown field";
+  EXPECT_THAT(error_of("{? " + std::string(5000, 'k') + ": 1}"), HasSubstr(cut));
 }
 
 TEST(LocalConfigErrors, AProblemIsOneLineWhateverTheValue) {

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <prometheus/registry.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/admin/admin_api.h"
+#include "agent/agent.h"
+#include "agent/capture_maps.h"
+#include "agent/control/source.h"
+#include "agent/data_plane.h"
+#include "agent/enrolment.h"
+#include "agent/events.h"
+#include "agent/handover/giver.h"
+#include "agent/handover/takeover.h"
+#include "agent/identity/cert_manager.h"
+#include "agent/identity/self_signed.h"
+#include "agent/reconcile/reconciler.h"
+#include "agent/registration_server.h"
+#include "tunnel/dns/resolver.h"
+
+/// The inside of Agent: agent.cc builds and stops it, agent_handover.cc is its part in handovers.
+namespace weft::agent {
+
+inline constexpr milliseconds kListTimeout{1'000};
+
+/// What the workers ask of the node.
+class CaptureNode final : public proxy::Node {
+ public:
+  CaptureNode(bpf::Capture& capture, dns::Resolver& resolver) : capture_(capture), resolver_(resolver) {}
+  Result<void> tag_socket(int fd) override { return capture_.tag_socket(fd); }
+  /// Enrolment has asked already: it wants the identity of every enrolled pod, and only those. Asking from here could
+  /// bring one back that enrolment has just let go.
+  void want_certificate(const state::Identity& /*identity*/) override {}
+  state::NameAnswer resolve(const std::string& hostname) override { return resolver_.find(hostname); }
+
+ private:
+  bpf::Capture& capture_;
+  dns::Resolver& resolver_;
+};
+
+/// Turns the list of wanted identities into the manager's want and forget. Called under enrolment's lock.
+class WantedIdentities {
+ public:
+  explicit WantedIdentities(CertManager& manager) : manager_(manager) {}
+  void set(const std::vector<state::Identity>& wanted) {
+    std::set<state::Identity> now(wanted.begin(), wanted.end());
+    for (const auto& identity : now) manager_.want(identity);
+    for (const auto& identity : current_) {
+      if (!now.contains(identity)) manager_.forget(identity);
+    }
+    current_ = std::move(now);
+  }
+
+ private:
+  CertManager& manager_;
+  std::set<state::Identity> current_;
+};
+
+/// In the order of building, so that destruction is the reverse: servers before what they read, enrolment before the
+/// workers, workers before capture.
+struct Agent::Impl {
+  Config config;
+  Fd signals;
+  Fd quit;  ///< readable when the admin API asked to stop
+  std::unique_ptr<SelfSignedCa> ca;
+  std::unique_ptr<bpf::Capture> capture;
+  std::unique_ptr<BpfCaptureMaps> maps;
+  std::unique_ptr<dns::Resolver> resolver;
+  std::unique_ptr<CaptureNode> node;
+  hbone::CertStore certificates;
+  std::shared_ptr<prometheus::Registry> registry;
+  std::unique_ptr<telemetry::ConnectionMetrics> metrics;
+  std::unique_ptr<WorkerSet> workers;
+  std::unique_ptr<CertManager> cert_manager;
+  std::unique_ptr<WantedIdentities> wanted;
+  KernelNetns netns;
+  Predecessors predecessors;
+  std::unique_ptr<Enrolment> enrolment;
+  std::unique_ptr<Reconciler> reconciler;
+  std::unique_ptr<RegistrationServer> registration;
+  std::unique_ptr<control::Source> source;
+  std::unique_ptr<EventLog> events;
+  std::vector<std::unique_ptr<admin::HttpServer>> servers;
+  Fd retired;  ///< readable when another agent has taken over
+  std::unique_ptr<HandoverGiver> giver;
+  std::unique_ptr<HandoverServer> handover;
+  // While this one takes over.
+  Generation self;
+  std::optional<Takeover> takeover;
+  Estate estate;
+
+  /// The resolver calls the workers, which go before it.
+  ~Impl() {
+    if (resolver) resolver->stop();
+  }
+  Result<void> build();
+  Result<void> load_capture();
+  Result<void> make_workers();
+  Result<void> make_enrolment();
+  Result<void> start_source();
+  Result<void> start_enrolment();
+  Result<void> serve();
+  Result<void> meet_predecessor();
+  Result<void> take_over();
+  Result<void> start_handover();
+  [[nodiscard]] Fd inherited(const std::string& name);
+  [[nodiscard]] Fd inherited(const std::string& name, const Endpoint& address);
+  [[nodiscard]] std::string handover_path() const { return config.run_dir + "/handover.sock"; }
+  [[nodiscard]] std::shared_ptr<const admin::AdminSources> admin_sources();
+  [[nodiscard]] std::vector<std::string> not_ready() const;
+  [[nodiscard]] std::vector<PodStatus> pods() const;
+  [[nodiscard]] std::map<std::string, std::uint64_t> reconciled() const;
+  /// False when another agent has taken over.
+  [[nodiscard]] bool wait_for_end() const;
+  [[nodiscard]] bool is_retired() const;
+  void log_signal() const;
+  void stop();
+  void drain();
+  void outlive();
+};
+
+}  // namespace weft::agent
