@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include <fstream>
 
 #include "test/unit/agent/fakes.h"

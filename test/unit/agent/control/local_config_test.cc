@@ -324,16 +324,13 @@ TEST(LocalConfigErrors, UnknownField) {
   EXPECT_THAT(match_error("{portal: [80]}"), HasSubstr("portal: unknown field: expected one of namespaces, "));
 }
 
-TEST(LocalConfigErrors, ANameThatIsNoneIsQuotedAndCut) {
-  EXPECT_EQ(error_of(R"({"a\nb": 1})"),
-            R"(weft.yaml:1: "a\nb": unknown field: expected one of workloads, services, policies)");
+TEST(LocalConfigErrors, NamesAreQuotedAndCutAndAProblemIsOneLine) {
+  EXPECT_THAT(error_of(R"({"a\nb": 1})"),
+              HasSubstr(R"(weft.yaml:1: "a\nb": unknown field: expected one of workloads)"));
   const std::string cut = "weft.yaml:1: \"" + std::string(80, 'k') + "...\": unknown field";
   EXPECT_THAT(error_of("{? " + std::string(5000, 'k') + ": 1}"), HasSubstr(cut));
-}
-
-TEST(LocalConfigErrors, AProblemIsOneLineWhateverTheValue) {
-  const auto error = error_of(R"(services: [{name: w, namespace: n, hostname: "a\nweft.yaml:9: /)" +
-                              std::string(5000, 'x') + R"(", ports: {}}])");
+  const std::string host = "\"a\\nweft.yaml:9: /" + std::string(5000, 'x') + "\"";
+  const auto error = error_of("services: [{name: w, namespace: n, hostname: " + host + ", ports: {}}]");
   EXPECT_THAT(error, HasSubstr("services[0].hostname: \"a?weft.yaml:9: /xxx"));
   EXPECT_LT(error.size(), 600U);
 }
