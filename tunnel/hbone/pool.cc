@@ -44,9 +44,13 @@ bool Pool::is_stuck(const Group& group) const {
 }
 
 /// An answer, if only a refusal, is the answer to the other dials too. Silence says nothing to those who came later.
-void Pool::on_dial_failed(const PoolKey& key, Group& group, TunnelPhase phase, const std::string& why) {
+void Pool::on_dial_failed(const PoolKey& key, TunnelPhase phase, const std::string& why) {
   const bool silence = phase == TunnelPhase::kConnect && why.starts_with("timed out");
-  if (!silence) give_up_stuck(group);
+  if (!silence) give_up_stuck(groups_[key]);
+  // The last of its members takes a group along that nobody waits for.
+  const auto found = groups_.find(key);
+  if (found == groups_.end()) return;
+  Group& group = found->second;
   if (group.dialling == 0) return refuse_waiting(key, phase, why);
   if (!silence) return;
   std::list<Waiting> late;
@@ -192,7 +196,7 @@ void Pool::on_tunnel_closed(Tunnel& tunnel, TunnelPhase phase, const std::string
   group.members.erase(it);
   if (dialling) --group.dialling;
   if (dialling && phase != TunnelPhase::kOpen) {
-    on_dial_failed(key, group, phase, why);
+    on_dial_failed(key, phase, why);
   } else if (!group.waiting.empty()) {
     serve(key);
   }

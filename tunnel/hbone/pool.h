@@ -79,7 +79,7 @@ class Pool final : private TunnelOwner {
   [[nodiscard]] static Member* with_room(Group& group);
   [[nodiscard]] bool is_stuck(const Group& group) const;
   static void give_up_stuck(Group& group);
-  void on_dial_failed(const PoolKey& key, Group& group, TunnelPhase phase, const std::string& why);
+  void on_dial_failed(const PoolKey& key, TunnelPhase phase, const std::string& why);
   void update_idle(Member& member);
   Member* member_of(Tunnel& tunnel);
   void forget_if_empty(const PoolKey& key);

@@ -242,6 +242,23 @@ TEST_F(TunnelTest, ARefusalAnswersTheDialsThatAreStuckToo) {
   EXPECT_EQ(pool->tunnels(), 0U);
 }
 
+TEST_F(TunnelTest, ARefusalThatNobodyWaitsForAnyMoreEndsTheStuckDialsToo) {
+  const Silent silent;
+  const Endpoint server_at = std::exchange(at, silent.at);
+  std::vector<Client> clients(2);
+  request(clients[0], key());
+  // The pool is told the key of the first dial; where it leads to is the test's matter.
+  PoolKey one = key();
+  const auto begun = loop->now();
+  run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
+  watcher.reset();
+  listener.reset();
+  at = server_at;
+  request(clients[1], one);
+  for (auto& client : clients) pool->cancel(client);
+  run_until([&] { return pool->tunnels() == 0; });
+}
+
 TEST_F(TunnelTest, MoreStreamsThanATunnelTakesGetASecondOne) {
   std::vector<Client> clients(150);
   for (auto& client : clients)

@@ -76,7 +76,10 @@ TEST(Capabilities, AreDocumentedAsTheyAre) {
       {Use::kStart, "at its start"},
       {Use::kStartMemlock, "at its start, before Linux 5.11 where locked memory is limited"}};
   std::size_t rows = 0;
-  for (std::size_t at = 0; (at = security.find("\n| `CAP_", at)) != std::string::npos; ++at) ++rows;
+  for (std::size_t at = 0; (at = security.find("\n| `CAP_", at)) != std::string::npos; ++at) {
+    // Other tables begin with one that is qualified.
+    if (security.compare(security.find('`', at + 4), 4, "` | ") == 0) ++rows;
+  }
   EXPECT_EQ(rows, capabilities().size());
   for (const auto& capability : capabilities()) {
     const std::string row = "\n| `" + std::string(capability.name) + "` | " + kept.at(capability.use) + " | to " +
