@@ -60,6 +60,9 @@ Result<void> Agent::Impl::take_over() {
   if (!held) return Failure(held.error());
   if (auto done = takeover->retire(); !done) return done;
   estate = std::move(*held);
+  // Its reconciliation has come to a rest only now.
+  if (auto refreshed = capture->refresh_attached(); !refreshed)
+    log::warn("attached programs may be the other agent's error={}", log::quote(refreshed.error().message()));
   predecessors.add_ended(estate.ended_metrics);
   predecessors.add(takeover->welcome().generation, takeover->take_channel());
   for (auto& other : estate.predecessors) predecessors.add(other.generation, HandoverChannel(std::move(other.channel)));

@@ -115,6 +115,10 @@ Result<void> publish_programs(const capture& skeleton, const std::string& root) 
     auto pinned = pins::replace_program(root, bpf_program__name(program), bpf_program__fd(program));
     if (!pinned) return pinned;
   }
+  return {};
+}
+
+Result<void> refresh_all(const std::string& root) {
   auto wrong = refresh(root);
   if (!wrong) return Failure(wrong.error());
   for (const std::string& text : *wrong) log::warn("hook keeps its old program hook={}", log::quote(text));
@@ -128,6 +132,7 @@ struct Capture::Impl {
       : skeleton(std::move(loaded)),
         slots(bpf_map__max_entries(skeleton->maps.listeners) / WEFT_LISTENERS_PER_POD),
         workers(s.workers),
+        root(s.root),
         pods{bpf_map__fd(skeleton->maps.pods), "pods"},
         interfaces{bpf_map__fd(skeleton->maps.interfaces), "interfaces"},
         settings{bpf_map__fd(skeleton->maps.settings), "settings"},
@@ -141,6 +146,7 @@ struct Capture::Impl {
   Skeleton skeleton;
   std::uint32_t slots;
   std::uint32_t workers;
+  std::string root;
   Map<weft_addr, weft_pod> pods;
   Map<std::uint32_t, weft_pod> interfaces;
   Map<std::uint32_t, weft_settings> settings;
@@ -189,6 +195,7 @@ Result<std::unique_ptr<Capture>> Capture::load(const Settings& settings) {
   });
   if (!written) return Failure(written.error());
   if (auto ok = publish_programs(*impl->skeleton, settings.root); !ok) return Failure(ok.error());
+  if (auto ok = refresh_all(settings.root); !ok) return Failure(ok.error());
   return std::unique_ptr<Capture>(new Capture(std::move(impl)));
 }
 
@@ -328,6 +335,8 @@ Result<void> Capture::set_listener(std::uint32_t slot, Listener kind, std::uint3
       (slot * WEFT_LISTENER_KINDS + static_cast<std::uint32_t>(kind)) * WEFT_MAX_WORKERS + worker;
   return impl_->listeners.put(index, static_cast<std::uint64_t>(fd));
 }
+
+Result<void> Capture::refresh_attached() const { return refresh_all(impl_->root); }
 
 Result<void> Capture::use_workers() {
   const std::scoped_lock lock(impl_->mutex);

@@ -73,6 +73,9 @@ class Capture {
   /// one with SO_REUSEPORT.
   Result<void> set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd);
 
+  /// Moves what is attached to the pinned programs, as load() did, once more: an agent that still ran then may have
+  /// attached what it had read before.
+  Result<void> refresh_attached() const;
   /// From now on new connections are spread over Settings::workers listeners of each pod. Until then over as many as an
   /// earlier agent had: to be called when the listeners are in place.
   Result<void> use_workers();

@@ -141,7 +141,8 @@ TEST_F(Handover, GoesToMoreWorkersAndToFewer) {
     SCOPED_TRACE(workers);
     for (int index : {1, 2}) node(index).hand_over_agent({"--workers", workers});
     load.expect_all_go_on("with other workers");
-    EXPECT_TRUE(mesh_->chain("check", *client_).ok());
+    const Finished checked = mesh_->chain("check", *client_);
+    EXPECT_TRUE(checked.ok()) << checked.out << checked.err;
   }
 }
 
