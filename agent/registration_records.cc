@@ -23,8 +23,8 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr int kRecordVersion = 1;
-/// Registrations are of this time: in seconds, the end of the year 9999.
-constexpr std::time_t kLatest = 253'402'300'799;
+/// The last second that the clock can hold.
+constexpr std::time_t kLatest = std::chrono::floor<std::chrono::seconds>(WallTime::max()).time_since_epoch().count();
 
 /// Empty where the kernel does not say: then records of any boot are compared by their netns alone.
 std::string boot_id() {

@@ -43,7 +43,8 @@ Result<Json> parse_json(std::string_view text) {
 std::string to_text(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 std::string shown(const Json& value) {
-  std::string text = to_text(value);
+  // In ASCII, so that a cut cannot leave half a character.
+  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
   if (text.size() > 80) {
     text.resize(77);
     text += "...";

@@ -20,7 +20,7 @@ Result<Json> parse_json(std::string_view text);
 /// The document on one line. Bytes that are not UTF-8 are replaced, so this never fails.
 [[nodiscard]] std::string to_text(const Json& value);
 
-/// A value as an error text shows it: on one line, shortened to about 80 bytes.
+/// A value as an error text shows it: on one line, in printable ASCII, shortened to 80 bytes.
 [[nodiscard]] std::string shown(const Json& value);
 
 /// A member of an object, or nullptr when it is missing, null, or `value` is no object.

@@ -108,6 +108,8 @@ TEST(RegistrationRecords, AreReadStrictlyAndSayWhichFieldIsWrong) {
   }
   EXPECT_THAT(complaint("netnsInode", 1e300), HasSubstr("netnsInode is 1e+300"));
   EXPECT_THAT(complaint("registeredAt", 9'223'372'036'854'775'807), HasSubstr("registeredAt is 9223372036854775807"));
+  EXPECT_EQ(complaint("registeredAt", 9'223'372'036), "taken") << "the last second that the clock can hold";
+  EXPECT_THAT(complaint("registeredAt", 9'223'372'037), HasSubstr("registeredAt is 9223372037"));
   EXPECT_THAT(complaint("podName", 7), HasSubstr("podName is 7, expected a text"));
   EXPECT_THAT(complaint("bootId", nullptr), HasSubstr("bootId is missing"));
   EXPECT_THAT(complaint("enrolled", 1), HasSubstr("enrolled is 1, expected true or false"));

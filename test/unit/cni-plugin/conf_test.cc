@@ -159,6 +159,9 @@ TEST(Conf, NameIsAnIdentifier) {
     EXPECT_THAT(conf.error().msg, HasSubstr("name")) << name;
   }
   EXPECT_TRUE(parse(R"({"cniVersion":"1.0.0","prevResult":{},"name":"k8s-pod.network_1"})"));
+  EXPECT_THAT(parse("{\"cniVersion\":\"1.0.0\",\"name\":\"a\x7f\xc3\xa4\"}").error().msg,
+              HasSubstr(R"(name is "a\u007f\u00e4": expected)"))
+      << "printable, whatever it was";
 }
 
 TEST(Conf, PrevResultIsNeededWhereThereWorkToDo) {
