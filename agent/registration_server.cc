@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,50 +14,14 @@
 #include <cstring>
 #include <filesystem>
 
+#include "agent/unix_listener.h"
 #include "tunnel/base/log.h"
 
 namespace weft::agent {
 namespace {
 
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return fail(ErrorCode::kInvalid, "registration socket \"" + path + "\": expected a path of 1 to " +
-                                         std::to_string(sizeof address.sun_path - 1) + " bytes");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
-
-Result<Fd> unix_socket(int flags = 0) {
-  Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
-  if (!fd) return fail_errno(errno, "make the registration socket");
-  return fd;
-}
-
-/// Removes what a dead agent left at the path; refuses to touch anything else.
-Result<void> clear_path(const std::string& path, const sockaddr_un& address) {
-  struct stat st {};
-  if (::lstat(path.c_str(), &st) < 0) {
-    if (errno == ENOENT) return {};
-    return fail_errno(errno, "look at the registration socket " + path);
-  }
-  if (!S_ISSOCK(st.st_mode))
-    return fail(ErrorCode::kInvalid, "registration socket " + path + ": the path exists and is no socket");
-  // Non-blocking: EAGAIN, a full backlog, means that somebody listens.
-  auto probe = unix_socket(SOCK_NONBLOCK);
-  if (!probe) return Failure(probe.error());
-  if (::connect(probe->get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN) {
-    return fail(ErrorCode::kUnavailable,
-                "registration socket " + path + ": another agent answers on it (is weft-agent already running?)");
-  }
-  // EPROTOTYPE: a socket of another type, alive: not ours to remove.
-  if (errno != ECONNREFUSED && errno != ENOENT) return fail_errno(errno, "probe the registration socket " + path);
-  if (::unlink(path.c_str()) < 0 && errno != ENOENT)
-    return fail_errno(errno, "remove the stale registration socket " + path);
-  return {};
-}
+constexpr const char* kWhat = "registration socket";
+constexpr int kBacklog = 128;
 
 void set_timeouts(int fd, milliseconds timeout) {
   const timeval value{.tv_sec = static_cast<time_t>(timeout.count() / 1000),
@@ -89,28 +52,17 @@ Result<std::unique_ptr<RegistrationServer>> RegistrationServer::start(Registrati
 
 Result<void> RegistrationServer::open() {
   const std::string& path = config_.socket_path;
-  auto address = address_of(path);
-  if (!address) return Failure(address.error());
+  if (auto address = unix_address(kWhat, path); !address) return Failure(address.error());
   std::error_code error;
   const auto directory = std::filesystem::path(path).parent_path();
   if (!directory.empty()) std::filesystem::create_directories(directory, error);
   if (error) return fail_errno(error.value(), "make the directory " + directory.string());
-  if (auto cleared = clear_path(path, *address); !cleared) return cleared;
-
-  auto fd = unix_socket();
+  auto fd = listen_unix(kWhat, path, kBacklog);
   if (!fd) return Failure(fd.error());
-  // The node takes its mode from the socket at bind, so it is never open to others, not even for a moment.
-  if (::fchmod(fd->get(), 0600) < 0) return fail_errno(errno, "chmod the registration socket " + path);
-  if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) < 0) {
-    return fail_errno(errno, "bind the registration socket " + path);
-  }
-  if (::listen(fd->get(), 128) < 0) return fail_errno(errno, "listen on the registration socket " + path);
   return use(std::move(*fd));
 }
 
 Result<void> RegistrationServer::use(Fd listener) {
-  // Somebody else may have taken what it said is there.
-  if (::fcntl(listener.get(), F_SETFL, O_NONBLOCK) < 0) return fail_errno(errno, "use the registration socket");
   struct stat st {};
   if (::lstat(config_.socket_path.c_str(), &st) == 0) socket_inode_ = st.st_ino;
   wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "tunnel/base/clock.h"
+#include "tunnel/base/sys.h"
 
 namespace weft::cni {
 namespace {
@@ -75,22 +76,6 @@ Result<Fd> connect_to(const std::string& path, const Deadline& deadline) {
   return fail(ErrorCode::kUnavailable, what + ": " + ::strerrordesc_np(error) + kAgentHint);
 }
 
-/// The descriptors that came along: the first is kept, the rest closed at once.
-Fd take_descriptor(msghdr& message) {
-  Fd first;
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-      Fd owned(fd);
-      if (!first) first = std::move(owned);
-    }
-  }
-  return first;
-}
-
 }  // namespace
 
 Result<void> send_packet(int socket, std::string_view text, int fd_to_pass) {
@@ -138,7 +123,8 @@ Result<Packet> receive_packet(int socket) {
     received = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   } while (received < 0 && errno == EINTR);
   if (received < 0) return socket_failure(errno, what);
-  packet.fd = take_descriptor(message);
+  // The first is kept, the rest closed at once.
+  if (auto came = sys::take_descriptors(message); !came.empty()) packet.fd = std::move(came.front());
   if ((message.msg_flags & MSG_TRUNC) != 0) {
     return fail(ErrorCode::kInvalid, what + ": it has more than " + std::to_string(kMaxMessage) + " bytes");
   }

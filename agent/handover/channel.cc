@@ -5,12 +5,14 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
+
+#include "agent/unix_listener.h"
+#include "tunnel/base/sys.h"
 
 namespace weft::agent {
 namespace {
@@ -23,23 +25,9 @@ constexpr std::size_t kMaxPacket = 16 * 1024;
 constexpr off_t kMaxBody = 64 << 20;
 /// In place of a body: it is in the last descriptor.
 constexpr char kInFile = '@';
-
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return fail(ErrorCode::kInvalid, "handover socket \"" + path + "\": expected a path of 1 to " +
-                                         std::to_string(sizeof address.sun_path - 1) + " bytes");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
-
-Result<Fd> new_socket(const std::string& path) {
-  Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return fail_errno(errno, "make the handover socket " + path);
-  return fd;
-}
+constexpr const char* kWhat = "handover socket";
+/// Of agents that want to take over.
+constexpr int kBacklog = 4;
 
 Failure gone(const char* what) {
   return fail(ErrorCode::kUnavailable, std::string("handover: ") + what + ": the other agent is gone");
@@ -82,32 +70,18 @@ Result<std::string> text_of(const Fd& file) {
   return text;
 }
 
-std::vector<Fd> take_fds(msghdr& message) {
-  std::vector<Fd> fds;
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-      fds.emplace_back(fd);
-    }
-  }
-  return fds;
-}
-
 using Control = std::array<char, CMSG_SPACE((HandoverChannel::kMaxFds + 1) * sizeof(int))>;
 
 }  // namespace
 
 Result<HandoverChannel> HandoverChannel::connect(const std::string& path, milliseconds timeout) {
-  auto address = address_of(path);
+  auto address = unix_address(kWhat, path);
   if (!address) return Failure(address.error());
-  auto fd = new_socket(path);
-  if (!fd) return Failure(fd.error());
+  Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fail_errno(errno, "make a socket for the agent at " + path);
   const SteadyTime until = Clock::real().now() + timeout;
   // A Unix socket does not connect in the background: a full queue is EAGAIN.
-  while (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) < 0) {
+  while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) < 0) {
     const int error = errno;
     if (error == ENOENT || error == ECONNREFUSED)
       return fail(ErrorCode::kNotFound, "handover: no agent answers on " + path);
@@ -116,32 +90,10 @@ Result<HandoverChannel> HandoverChannel::connect(const std::string& path, millis
       return fail(ErrorCode::kTimeout, "connect to the agent at " + path + ": its queue is full");
     ::poll(nullptr, 0, 10);
   }
-  return HandoverChannel(std::move(*fd));
+  return HandoverChannel(std::move(fd));
 }
 
-Result<Fd> HandoverChannel::listen(const std::string& path) {
-  auto address = address_of(path);
-  if (!address) return Failure(address.error());
-  auto fd = new_socket(path);
-  if (!fd) return Failure(fd.error());
-  struct stat st {};
-  if (::lstat(path.c_str(), &st) == 0) {
-    if (!S_ISSOCK(st.st_mode))
-      return fail(ErrorCode::kInvalid, "handover socket " + path + ": the path exists and is no socket");
-    auto other = connect(path, milliseconds(0));
-    if (other || other.error().code != ErrorCode::kNotFound) {
-      return fail(ErrorCode::kUnavailable,
-                  "handover socket " + path + ": another agent answers on it (was it started at the same moment?)");
-    }
-    ::unlink(path.c_str());
-  }
-  // The file takes its mode from the socket at bind.
-  if (::fchmod(fd->get(), 0600) < 0) return fail_errno(errno, "chmod the handover socket " + path);
-  if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) < 0)
-    return fail_errno(errno, "bind the handover socket " + path);
-  if (::listen(fd->get(), 4) < 0) return fail_errno(errno, "listen on the handover socket " + path);
-  return fd;
-}
+Result<Fd> HandoverChannel::listen(const std::string& path) { return listen_unix(kWhat, path, kBacklog); }
 
 Result<void> HandoverChannel::check_peer() const {
   ucred peer{};
@@ -209,7 +161,7 @@ Result<HandoverMessage> HandoverChannel::receive(milliseconds timeout) const {
     if (errno != EAGAIN && errno != EINTR) return fail_errno(errno, std::string("handover: ") + what);
     if (auto readable = wait_for(socket_.get(), POLLIN, until, what); !readable) return Failure(readable.error());
   }
-  HandoverMessage received{.body = {}, .fds = take_fds(message)};
+  HandoverMessage received{.body = {}, .fds = sys::take_descriptors(message)};
   if (n == 0) return gone(what);
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
     return fail(ErrorCode::kInvalid, "handover: a message did not arrive whole (out of file descriptors?)");

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <cerrno>
+#include <cstring>
 
 namespace weft::sys {
 namespace {
@@ -124,6 +125,20 @@ Result<int> get_option(int fd, int level, int name) {
   socklen_t length = sizeof value;
   if (::getsockopt(fd, level, name, &value, &length) < 0) return fail_errno(errno, "getsockopt");
   return value;
+}
+
+std::vector<Fd> take_descriptors(msghdr& message) {
+  std::vector<Fd> all;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
+      all.emplace_back(fd);
+    }
+  }
+  return all;
 }
 
 Result<void> enter_netns(int netns_fd) {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "tunnel/base/error.h"
 #include "tunnel/base/fd.h"
@@ -43,6 +44,9 @@ Result<Endpoint> peer_endpoint(int fd);
 int take_error(int fd);
 Result<void> set_option(int fd, int level, int name, int value);
 Result<int> get_option(int fd, int level, int name);
+/// The descriptors that came with a message of a Unix socket (SCM_RIGHTS), whoever of them is wanted: each is closed
+/// unless it is kept.
+std::vector<Fd> take_descriptors(msghdr& message);
 /// Puts the calling thread into a network namespace.
 Result<void> enter_netns(int netns_fd);
 
