@@ -99,7 +99,7 @@ Result<void> Agent::Impl::start_handover() {
                       .registry = registry,
                       .servers = {},
                       .retired = [this] { ::eventfd_write(retired.get(), 1); }};
-  for (const auto& server : servers) parts.servers.emplace_back(server->name(), server.get());
+  for (const auto& server : servers) parts.servers.push_back(server.get());
   giver = std::make_unique<HandoverGiver>(std::move(parts));
   auto started = HandoverServer::start(handover_path(), *giver);
   if (!started) return Failure(started.error());

@@ -13,6 +13,7 @@ namespace weft::agent {
 namespace {
 
 constexpr std::uint32_t kDefaultWorkersMax = 4;
+constexpr std::int64_t kDayMs = 86'400'000;
 
 /// Strings as CLI11 fills them, before they are checked.
 struct Raw {
@@ -110,18 +111,15 @@ Result<void> check(Config& config, const Raw& raw) {
   }
   if (raw.log_format != "text" && raw.log_format != "json") return bad("--log-format", raw.log_format, "text or json");
   config.log_format = raw.log_format == "json" ? log::Format::kJson : log::Format::kText;
-  if (raw.drain_timeout_ms < 0 || raw.drain_timeout_ms > 86'400'000) {
-    return bad("--drain-timeout-ms", std::to_string(raw.drain_timeout_ms), "0 to 86400000");
+  for (auto [flag, ms, least, into] :
+       {std::tuple{"--drain-timeout-ms", raw.drain_timeout_ms, 0, &config.drain_timeout},
+        {"--handover-timeout-ms", raw.handover_timeout_ms, 0, &config.handover_timeout},
+        {"--reconcile-interval-ms", raw.reconcile_interval_ms, 100, &config.reconcile_interval}}) {
+    if (ms < least || ms > kDayMs) {
+      return bad(flag, std::to_string(ms), std::to_string(least) + " to " + std::to_string(kDayMs));
+    }
+    *into = milliseconds(ms);
   }
-  config.drain_timeout = milliseconds(raw.drain_timeout_ms);
-  if (raw.handover_timeout_ms < 0 || raw.handover_timeout_ms > 86'400'000) {
-    return bad("--handover-timeout-ms", std::to_string(raw.handover_timeout_ms), "0 to 86400000");
-  }
-  config.handover_timeout = milliseconds(raw.handover_timeout_ms);
-  if (raw.reconcile_interval_ms < 100 || raw.reconcile_interval_ms > 86'400'000) {
-    return bad("--reconcile-interval-ms", std::to_string(raw.reconcile_interval_ms), "100 to 86400000");
-  }
-  config.reconcile_interval = milliseconds(raw.reconcile_interval_ms);
   auto seccomp = hardening::parse_seccomp_mode(raw.seccomp);
   if (!seccomp) return fail(ErrorCode::kInvalid, "--seccomp: " + seccomp.error().context);
   config.seccomp = *seccomp;

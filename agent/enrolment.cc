@@ -317,13 +317,10 @@ void Enrolment::sweep() {
 
 /// What policies check from this snapshot on must be on its way to the agent before the workers learn of it. What they
 /// no longer drop waits: the workers would refuse it by the snapshot before, where its sender would have tried again.
-void Enrolment::raise_checks() {
-  for (auto& [key, attachment] : attachments_) {
-    if (!attachment.registration.enrolled) continue;
-    const Decision decision = decide(attachment.registration);
-    if (decision.kind != Decision::Kind::kPlain && decision.inbound > attachment.inbound) {
-      set_inbound(attachment, decision.inbound);
-    }
+void Enrolment::raise_checks(const Decisions& decisions) {
+  for (const auto& [attachment, decision] : decisions) {
+    if (!attachment->registration.enrolled || decision.kind == Decision::Kind::kPlain) continue;
+    if (decision.inbound > attachment->inbound) set_inbound(*attachment, decision.inbound);
   }
 }
 
@@ -359,17 +356,15 @@ void Enrolment::follow(const state::State* before) {
                                          union_of(destinations_.cidrs, wanted.cidrs)};
   destinations_ = std::move(wanted);
   if (before != nullptr) set_destinations(both);
-  raise_checks();
+  Decisions decisions;
+  for (auto& [key, attachment] : attachments_) decisions.emplace_back(&attachment, decide(attachment.registration));
+  raise_checks(decisions);
   // A pod that joins takes HBONE before the workers send any to it.
-  for (auto& [key, attachment] : attachments_) {
-    const Registration& r = attachment.registration;
-    const Decision decision = decide(r);
-    if (decision.kind == Decision::Kind::kEnrol && !r.enrolled) reconcile(attachment, decision);
+  for (const auto& [attachment, decision] : decisions) {
+    if (decision.kind == Decision::Kind::kEnrol && !attachment->registration.enrolled) reconcile(*attachment, decision);
   }
   data_plane_.set_state(state_);
-  for (auto& [key, attachment] : attachments_) {
-    reconcile(attachment, decide(attachment.registration));
-  }
+  for (const auto& [attachment, decision] : decisions) reconcile(*attachment, decision);
   if (before != nullptr) cut_newly_denied(*before);
   set_destinations(destinations_);
   update_wanted();

@@ -123,6 +123,8 @@ class Enrolment {
 
  private:
   using Attachments = std::map<cni::AttachmentKey, Attachment>;
+  /// What one snapshot makes of each.
+  using Decisions = std::vector<std::pair<Attachment*, Decision>>;
 
   // Requests; under the lock.
   cni::Reply register_pod(cni::Request request);
@@ -161,7 +163,7 @@ class Enrolment {
   Result<std::size_t> remove_strangers();
   void follow(const state::State* before);
   void sweep_retired();
-  void raise_checks();
+  void raise_checks(const Decisions& decisions);
   void cut_newly_denied(const state::State& before);
   void set_destinations(const state::State::MeshAddresses& wanted);
   void update_wanted();

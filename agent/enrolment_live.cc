@@ -65,7 +65,7 @@ Result<std::vector<std::pair<std::string, PlainConnection>>> Enrolment::plaintex
   if (looked_at.empty() && !pod.empty())
     return fail(ErrorCode::kNotFound, "no pod " + excerpt(pod) + " of this node is in the mesh");
   const auto is_mesh = [&mesh](const IpAddress& address) {
-    return std::ranges::find(mesh.addresses, address) != mesh.addresses.end() ||
+    return std::ranges::binary_search(mesh.addresses, address) ||
            std::ranges::any_of(mesh.cidrs, [&](const Cidr& cidr) { return cidr.contains(address); });
   };
   std::vector<std::pair<std::string, PlainConnection>> all;

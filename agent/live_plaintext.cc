@@ -184,21 +184,23 @@ Ends ends_of(const std::vector<Listed>& sockets) {
 
 bool has_other_end(const Ends& ends, const Listed& listed) { return ends.contains({listed.remote, listed.local}); }
 
-std::set<std::uint16_t> ports_of(const std::vector<Listed>& listening) {
+/// The live connections of a pod that have their other end outside of its netns, and the ports that it listens on.
+struct Outside {
   std::set<std::uint16_t> ports;
-  for (const auto& listed : listening) ports.insert(listed.local.port);
-  return ports;
-}
+  std::vector<Listed> connections;
+};
 
-/// Those of `live` that came to a listening port from outside of the netns.
-std::vector<Listed> from_outside(const std::vector<Listed>& listening, const std::vector<Listed>& live) {
-  const auto ports = ports_of(listening);
-  const Ends here = ends_of(live);
-  std::vector<Listed> out;
-  std::ranges::copy_if(live, std::back_inserter(out), [&](const Listed& listed) {
-    return listed.local.port != state::kHbonePort && ports.contains(listed.local.port) && !has_other_end(here, listed);
-  });
-  return out;
+Result<Outside> outside_of(SocketList& pod) {
+  const auto listening = pod.dump_all(bit(TCP_LISTEN));
+  if (!listening) return Failure(listening.error());
+  const auto live = pod.dump_all(kLive);
+  if (!live) return Failure(live.error());
+  Outside outside;
+  for (const auto& listed : *listening) outside.ports.insert(listed.local.port);
+  const Ends here = ends_of(*live);
+  std::ranges::copy_if(*live, std::back_inserter(outside.connections),
+                       [&](const Listed& listed) { return !has_other_end(here, listed); });
+  return outside;
 }
 
 /// What is denied, but for the agent's own and what comes from the node.
@@ -223,11 +225,12 @@ Result<std::vector<std::pair<Listed, std::string>>> denied_of(const std::vector<
 
 /// Ends what is denied; gone by itself is as good.
 Result<std::vector<CutConnection>> cut(SocketList& pod, SocketList& node, const DeniedBy& denied_by) {
-  const auto listening = pod.dump_all(bit(TCP_LISTEN));
-  if (!listening) return Failure(listening.error());
-  const auto live = pod.dump_all(kLive);
-  if (!live) return Failure(live.error());
-  auto denied = denied_of(from_outside(*listening, *live), node, denied_by);
+  auto outside = outside_of(pod);
+  if (!outside) return Failure(outside.error());
+  std::erase_if(outside->connections, [&](const Listed& listed) {
+    return listed.local.port == state::kHbonePort || !outside->ports.contains(listed.local.port);
+  });
+  auto denied = denied_of(outside->connections, node, denied_by);
   if (!denied) return Failure(denied.error());
   std::vector<CutConnection> cut;
   for (auto& [listed, rule] : *denied) {
@@ -240,23 +243,36 @@ Result<std::vector<CutConnection>> cut(SocketList& pod, SocketList& node, const 
 
 /// What an agent carries has two ends in the pod's netns, its application's and the agent's.
 Result<std::vector<PlainConnection>> plain(SocketList& pod, const IsMesh& is_mesh, bool end) {
-  const auto listening = pod.dump_all(bit(TCP_LISTEN));
-  if (!listening) return Failure(listening.error());
-  const auto live = pod.dump_all(kLive);
-  if (!live) return Failure(live.error());
-  const auto ports = ports_of(*listening);
-  const Ends here = ends_of(*live);
-  const auto own = own_sockets();
+  auto outside = outside_of(pod);
+  if (!outside) return Failure(outside.error());
+  std::erase_if(outside->connections, [&](const Listed& listed) {
+    return listed.local.port == state::kHbonePort || listed.remote.port == state::kHbonePort ||
+           !is_mesh(listed.remote.address);
+  });
   std::vector<PlainConnection> found;
-  for (const Listed& listed : *live) {
-    const bool tunnel = listed.local.port == state::kHbonePort || listed.remote.port == state::kHbonePort;
-    if (tunnel || has_other_end(here, listed) || own.contains(listed.message.idiag_inode)) continue;
-    if (!is_mesh(listed.remote.address)) continue;
+  if (outside->connections.empty()) return found;
+  const auto own = own_sockets();
+  for (const Listed& listed : outside->connections) {
+    if (own.contains(listed.message.idiag_inode)) continue;
     const auto ended = end ? pod.destroy(listed) : Result<void>();
     if (!ended && ended.error().errno_value != ENOENT) return Failure(ended.error());
-    found.push_back({ports.contains(listed.local.port), listed.local, listed.remote});
+    found.push_back({outside->ports.contains(listed.local.port), listed.local, listed.remote});
   }
   return found;
+}
+
+/// Looks at the sockets of a pod's netns.
+template <class T>
+Result<T> in_pod(int netns_fd, const std::function<Result<T>(SocketList&)>& look) {
+  Result<T> seen;
+  auto entered = run_in_netns(netns_fd, [&]() -> Result<void> {
+    auto pod = SocketList::open();
+    if (!pod) return Failure(pod.error());
+    seen = look(*pod);
+    return {};
+  });
+  if (!entered) return Failure(entered.error());
+  return seen;
 }
 
 }  // namespace
@@ -264,27 +280,11 @@ Result<std::vector<PlainConnection>> plain(SocketList& pod, const IsMesh& is_mes
 Result<std::vector<CutConnection>> cut_live_plaintext(int netns_fd, const DeniedBy& denied_by) {
   auto node = SocketList::open();
   if (!node) return Failure(node.error());
-  Result<std::vector<CutConnection>> done;
-  auto entered = run_in_netns(netns_fd, [&]() -> Result<void> {
-    auto pod = SocketList::open();
-    if (!pod) return Failure(pod.error());
-    done = cut(*pod, *node, denied_by);
-    return {};
-  });
-  if (!entered) return Failure(entered.error());
-  return done;
+  return in_pod<std::vector<CutConnection>>(netns_fd, [&](SocketList& pod) { return cut(pod, *node, denied_by); });
 }
 
 Result<std::vector<PlainConnection>> plain_connections(int netns_fd, const IsMesh& is_mesh, bool end) {
-  Result<std::vector<PlainConnection>> done;
-  auto entered = run_in_netns(netns_fd, [&]() -> Result<void> {
-    auto pod = SocketList::open();
-    if (!pod) return Failure(pod.error());
-    done = plain(*pod, is_mesh, end);
-    return {};
-  });
-  if (!entered) return Failure(entered.error());
-  return done;
+  return in_pod<std::vector<PlainConnection>>(netns_fd, [&](SocketList& pod) { return plain(pod, is_mesh, end); });
 }
 
 }  // namespace weft::agent

@@ -67,9 +67,9 @@ HttpResponse plaintext_of(const AdminSources& sources, const HttpRequest& reques
   return json_response(list);
 }
 
-json generations_of(const AdminSources& sources) {
+json generations_of(const std::vector<agent::Generation>& generations) {
   json list = json::array();
-  for (const auto& generation : sources.generations()) {
+  for (const auto& generation : generations) {
     list.push_back(agent::to_json(generation));
     list.back()["started"] = rfc3339(generation.started);
   }
@@ -81,6 +81,9 @@ HttpResponse status_of(const AdminSources& sources) {
   const auto state = sources.state();
   std::map<std::string, int> pods;
   for (const auto& pod : sources.metrics.pods()) ++pods[pod.state];
+  const auto generations = sources.generations();
+  std::size_t connections = 0;
+  for (const auto& generation : generations) connections += generation.load.connections;
   return json_response({{"version", sources.metrics.version},
                         {"node", sources.node},
                         {"ready", missing.empty()},
@@ -93,8 +96,8 @@ HttpResponse status_of(const AdminSources& sources) {
                         {"services", state ? state->services().size() : 0},
                         {"policies", state ? state->policies().size() : 0},
                         {"certificates", sources.certificates().size()},
-                        {"connections", sources.connections().size()},
-                        {"generations", generations_of(sources)},
+                        {"connections", connections},
+                        {"generations", generations_of(generations)},
                         {"openFds", open_fds()}});
 }
 

@@ -34,8 +34,8 @@ Result<Estate> HandoverGiver::hold() {
   auto registration = named(registration_name(parts_.socket_path), parts_.registration->listener());
   if (!registration) return Failure(registration.error());
   estate.sockets.push_back(std::move(*registration));
-  for (const auto& [name, server] : parts_.servers) {
-    auto socket = named(name, server->listener());
+  for (const auto* server : parts_.servers) {
+    auto socket = named(server->name(), server->listener());
     if (!socket) return Failure(socket.error());
     estate.sockets.push_back(std::move(*socket));
   }
@@ -62,7 +62,7 @@ void HandoverGiver::go_on() {
 
 void HandoverGiver::retire() {
   parts_.events->stop();
-  for (const auto& [name, server] : parts_.servers) server->abandon();
+  for (auto* server : parts_.servers) server->abandon();
   // At once: whoever comes after a successor that dies must find the path free.
   parts_.registration->abandon();
   parts_.registration->stop();

@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "agent/admin/http_server.h"
@@ -31,7 +30,7 @@ struct HandoverParts {
   EventLog* events = nullptr;
   Predecessors* predecessors = nullptr;
   std::shared_ptr<prometheus::Registry> registry;
-  std::vector<std::pair<std::string, admin::HttpServer*>> servers;  ///< by what they serve
+  std::vector<admin::HttpServer*> servers;
   std::function<void()> retired;  ///< called on the server's thread when this agent has its connections only
 };
 
