@@ -3,17 +3,11 @@
 /// comes afterwards at once. WEFT_KILLS sets how often (default 2).
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "test/netns/mesh_fixture.h"
 
 namespace weft::test {
 namespace {
-
-int kills() {
-  const char* text = std::getenv("WEFT_KILLS");
-  return text == nullptr ? 2 : std::max(std::atoi(text), 1);
-}
 
 /// Of a connection that begins when the agent is ready.
 constexpr double kPromptMs = 2'000;
@@ -34,9 +28,10 @@ TEST(Crash, WhoeverWaitsIsServedAndNothingIsInTheClear) {
   const auto in_clear = [&](const Segment& s) {
     return s.payload_bytes > 0 && (is_clear_between(s, client, web) || is_clear_between(s, client, near));
   };
+  const int kills = from_environment("WEFT_KILLS", 2);
   double slowest = 0;
   int waited = 0;
-  for (int i = 0; i < kills(); ++i) {
+  for (int i = 0; i < kills; ++i) {
     Node& node = mesh.node(1 + i % 2);
     // In mid-conversation, and about to begin.
     Process talking = client.start({program("weft-testapp"), "get", web.v4().to_string(), "--count", "1000000",
@@ -70,7 +65,7 @@ TEST(Crash, WhoeverWaitsIsServedAndNothingIsInTheClear) {
     EXPECT_FALSE(capture->contains("talking"));
     EXPECT_FALSE(capture->contains("waiting"));
   }
-  std::printf("  %d kills, %d waited and were served, the slowest that came afterwards took %.0f ms\n", kills(), waited,
+  std::printf("  %d kills, %d waited and were served, the slowest that came afterwards took %.0f ms\n", kills, waited,
               slowest);
 }
 

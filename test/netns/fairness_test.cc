@@ -26,11 +26,6 @@ constexpr std::size_t kKeptLimit = 900U << 20;
 constexpr std::size_t kKeptLimit = 300U << 20;
 #endif
 
-int from_environment(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::max(std::atoi(text), 1);
-}
-
 class Fairness : public ::testing::Test {
  protected:
   void SetUp() override {

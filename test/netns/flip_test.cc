@@ -3,7 +3,6 @@
 /// WEFT_FLIP_PODS sets how many pods change at once (default 10), WEFT_FLIPS how often each way (default 2).
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "test/netns/steady_load.h"
 
@@ -12,17 +11,12 @@ namespace {
 
 using nlohmann::json;
 
-int from_environment(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::max(std::atoi(text), 2);
-}
-
 class Flip : public ::testing::Test {
  protected:
   void SetUp() override {
     WEFT_NEEDS_ROOT();
     mesh_ = std::make_unique<Mesh>();
-    const int pods = from_environment("WEFT_FLIP_PODS", 10);
+    const int pods = from_environment("WEFT_FLIP_PODS", 10, kServed);
     PodOptions plain;
     plain.workload = {{"protocol", "TCP"}};
     caller_ = &mesh_->add_pod(1, "shop", "caller");
@@ -61,7 +55,7 @@ TEST_F(Flip, NoRequestFailsAndWhatLivesKeepsItsPath) {
     load.request(*pods_[0], pods_[1]->v4(), i % 2 == 0);
   }
   load.expect_all_go_on("before");
-  const int flips = from_environment("WEFT_FLIPS", 2);
+  const int flips = from_environment("WEFT_FLIPS", 2, 2);
   for (int flip = 0; flip < flips; ++flip) {
     // A control plane tells the nodes of pods that join before it tells others; all of these pods are of both nodes,
     // and each agent takes HBONE for its own before it sends any.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 
 #include "agent/handover/takeover.h"
 #include "test/netns/steady_load.h"
@@ -19,11 +18,6 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 constexpr milliseconds kSoon{15'000};
-
-int handovers() {
-  const char* text = std::getenv("WEFT_HANDOVERS");
-  return text == nullptr ? 3 : std::max(std::atoi(text), 1);
-}
 
 class Handover : public ::testing::Test {
  protected:
@@ -64,6 +58,7 @@ class Handover : public ::testing::Test {
 };
 
 TEST_F(Handover, NobodyNotices) {
+  const int handovers = from_environment("WEFT_HANDOVERS", 3);
   SteadyLoad load;
   for (const Pod* web : {web1_, web2_}) {
     for (const Endpoint& to : {web->v4(), web->v6()}) {
@@ -73,12 +68,12 @@ TEST_F(Handover, NobodyNotices) {
     }
   }
   load.expect_all_go_on("before");
-  for (int i = 0; i < handovers(); ++i) {
+  for (int i = 0; i < handovers; ++i) {
     hand_over();
     load.expect_all_go_on("after a handover");
     ASSERT_FALSE(HasFailure());
   }
-  EXPECT_EQ(generation(node(1)), static_cast<std::uint32_t>(handovers()) + 1);
+  EXPECT_EQ(generation(node(1)), static_cast<std::uint32_t>(handovers) + 1);
   // The first ones live on for what was held before them.
   for (int index : {1, 2}) {
     EXPECT_TRUE(node(index).retired_agents().front()->running());
@@ -86,7 +81,7 @@ TEST_F(Handover, NobodyNotices) {
     EXPECT_EQ(generations.front().at("generation"), 1) << generations.dump(2);
     EXPECT_GT(generations.front().at("connections"), 0) << generations.dump(2);
   }
-  std::printf("  %d handovers of each agent, %zu requests, none failed\n", handovers(), load.answered());
+  std::printf("  %d handovers of each agent, %zu requests, none failed\n", handovers, load.answered());
   load.stop();
   EXPECT_TRUE(retired_have_ended());
   for (int index : {1, 2}) EXPECT_THAT(status(node(index)).at("generations"), SizeIs(1));

@@ -24,6 +24,11 @@
 
 namespace weft::test {
 
+int from_environment(const char* name, int otherwise, int least) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::max(std::atoi(text), least);
+}
+
 milliseconds stretched(milliseconds deadline) {
   static const int times = [] {
     const char* text = std::getenv("WEFT_TEST_SLOW");

@@ -24,6 +24,9 @@ class TestError : public std::runtime_error {
 
 class Netns;
 
+/// The number in a variable of the environment, by which a test is made larger by hand; `least` where it is less.
+int from_environment(const char* name, int otherwise, int least = 1);
+
 /// A deadline as long as this machine needs: times WEFT_TEST_SLOW of the environment, for guests without KVM. All
 /// deadlines of the functions below are stretched so.
 milliseconds stretched(milliseconds deadline);

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <functional>
+#include <span>
 
 #include "test/support/test_ca.h"
 #include "tunnel/base/sys.h"
@@ -205,18 +206,30 @@ struct Silent {
   std::vector<Fd> fill;
 };
 
-TEST_F(TunnelTest, ADialWithoutAnAnswerHasAnotherOneBesideItForWhoComesLater) {
+/// A dial that has had no answer for a while; what comes next is dialled at the server's address again.
+class StuckDial : public TunnelTest {
+ protected:
+  void request_and_be_stuck(std::span<Client> early) {
+    const Endpoint server_at = std::exchange(at, silent.at);
+    one = key();
+    for (auto& client : early) request(client, one);
+    const auto begun = loop->now();
+    run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
+    at = server_at;
+  }
+  void stop_listening() {
+    watcher.reset();
+    listener.reset();
+  }
   const Silent silent;
-  const Endpoint server_at = std::exchange(at, silent.at);
-  PoolKey one = key();
-  std::vector<Client> clients(3);
-  request(clients[0], one);
-  request(clients[1], one);
+  PoolKey one;
+  std::vector<Client> clients{3};
+};
+
+TEST_F(StuckDial, HasAnotherOneBesideItForWhoComesLater) {
+  request_and_be_stuck(std::span(clients).first(2));
   EXPECT_EQ(dials, 1);
-  const auto begun = loop->now();
-  run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
   EXPECT_FALSE(clients[0].closed || clients[0].phase);
-  at = server_at;  // the peer is back
   request(clients[2], one);
   EXPECT_EQ(dials, 2);
   run_until([&] { return std::ranges::all_of(clients, [](const Client& c) { return c.closed.has_value(); }); });
@@ -225,35 +238,18 @@ TEST_F(TunnelTest, ADialWithoutAnAnswerHasAnotherOneBesideItForWhoComesLater) {
   EXPECT_EQ(pool->tunnels(), 1U) << "the silent dial is given up";
 }
 
-TEST_F(TunnelTest, ARefusalAnswersTheDialsThatAreStuckToo) {
-  const Silent silent;
-  const Endpoint server_at = std::exchange(at, silent.at);
-  PoolKey one = key();
-  std::vector<Client> clients(2);
-  request(clients[0], one);
-  const auto begun = loop->now();
-  run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
-  watcher.reset();
-  listener.reset();
-  at = server_at;  // nobody listens there any more
+TEST_F(StuckDial, IsAnsweredByARefusalOfAnother) {
+  request_and_be_stuck(std::span(clients).first(1));
+  stop_listening();
   request(clients[1], one);
   run_until([&] { return clients[0].phase && clients[1].phase; });
   EXPECT_THAT(clients[0].failure, testing::HasSubstr("refused"));
   EXPECT_EQ(pool->tunnels(), 0U);
 }
 
-TEST_F(TunnelTest, ARefusalThatNobodyWaitsForAnyMoreEndsTheStuckDialsToo) {
-  const Silent silent;
-  const Endpoint server_at = std::exchange(at, silent.at);
-  std::vector<Client> clients(2);
-  request(clients[0], key());
-  // The pool is told the key of the first dial; where it leads to is the test's matter.
-  PoolKey one = key();
-  const auto begun = loop->now();
-  run_until([&] { return loop->now() - begun > Pool::kStuckAfter; });
-  watcher.reset();
-  listener.reset();
-  at = server_at;
+TEST_F(StuckDial, EndsWithARefusalThatNobodyWaitsForAnyMore) {
+  request_and_be_stuck(std::span(clients).first(1));
+  stop_listening();
   request(clients[1], one);
   for (auto& client : clients) pool->cancel(client);
   run_until([&] { return pool->tunnels() == 0; });
