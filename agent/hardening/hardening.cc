@@ -49,7 +49,6 @@ std::string names_of_kept() {
 }  // namespace
 
 Result<void> harden(const Settings& settings) {
-  // Sanitizers make calls of their own.
   const SeccompMode seccomp = is_instrumented() ? SeccompMode::kOff : settings.seccomp;
   ::umask(0077);
   for (const auto step : {&check_user, static_cast<Result<void> (*)()>(&check_capabilities), &raise_memlock_for_maps,

@@ -74,13 +74,6 @@ constexpr std::array kFatal{
     // The same calls by another way, past this filter.
     "io_uring_enter", "io_uring_register", "io_uring_setup",
 };
-
-/// What the runtimes of the sanitizers need besides: LeakSanitizer looks at the process from outside at its end, with a
-/// process that shares its memory.
-constexpr std::array kForSanitizers{
-    "clone", "kill", "mmap", "mprotect", "personality", "pipe", "prctl", "process_vm_readv", "ptrace", "sched_setaffinity",
-    "tgkill", "wait4",
-};
 // clang-format on
 
 constexpr std::uint64_t kWord = 0xffffffff;  // an int: what the rest of the register holds is not looked at
@@ -139,10 +132,6 @@ std::vector<Rule> conditional() {
 struct ContextFree {
   void operator()(void* context) const { ::seccomp_release(context); }
 };
-
-bool is_for_sanitizers(const std::string& name) {
-  return kInstrumented && std::ranges::find(kForSanitizers, name) != kForSanitizers.end();
-}
 
 class Filter {
  public:
@@ -203,15 +192,8 @@ Result<void> allow_the_needed(bool log_only) {
   filter.set(SCMP_FLTATR_CTL_OPTIMIZE, 2);
   for (const char* name : kAllowed) filter.add(SCMP_ACT_ALLOW, {name, {}});
   filter.add(SCMP_ACT_ALLOW, {"clone3", {}});  // the other filter has the say
-  for (const char* name : kForSanitizers) {
-    if (kInstrumented) filter.add(SCMP_ACT_ALLOW, {name, {}});
-  }
-  for (const Rule& rule : conditional()) {
-    if (!is_for_sanitizers(rule.name)) filter.add(SCMP_ACT_ALLOW, rule);
-  }
-  for (const char* name : kFatal) {
-    if (!is_for_sanitizers(name)) filter.add(fatal, {name, {}});
-  }
+  for (const Rule& rule : conditional()) filter.add(SCMP_ACT_ALLOW, rule);
+  for (const char* name : kFatal) filter.add(fatal, {name, {}});
   return filter.load();
 }
 

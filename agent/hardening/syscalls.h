@@ -25,7 +25,8 @@ Result<SeccompMode> parse_seccomp_mode(const std::string& text);
 /// Those that are allowed whatever their arguments. For tests.
 [[nodiscard]] std::span<const char* const> allowed_syscalls();
 
-/// Whether this is a build with a sanitizer, whose runtime needs some calls more.
+/// Whether this is a build with a sanitizer, whose runtime looks at the process from outside and makes calls of its
+/// own: it runs without the filter.
 [[nodiscard]] bool is_instrumented();
 
 /// Sets no_new_privs and puts all threads of the process under the filter, for good. kOff: no_new_privs alone.
