@@ -26,7 +26,7 @@ Result<SeccompMode> parse_seccomp_mode(const std::string& text);
 [[nodiscard]] std::span<const char* const> allowed_syscalls();
 
 /// Whether this is a build with a sanitizer, whose runtime looks at the process from outside and makes calls of its
-/// own: it runs without the filter.
+/// own: it runs without the filter, and with keys in ordinary memory.
 [[nodiscard]] bool is_instrumented();
 
 /// Sets no_new_privs and puts all threads of the process under the filter, for good. kOff: no_new_privs alone.
