@@ -176,6 +176,35 @@ struct HogCommand {
   }
 };
 
+struct EchoCommand {
+  std::uint16_t port = 8080;
+  CLI::App* app;
+
+  explicit EchoCommand(CLI::App& parent)
+      : app(parent.add_subcommand("echo", "give back what comes on any number of connections")) {
+    app->add_option("--port", port)->capture_default_str();
+  }
+  Exit run() const { return echo(port); }
+};
+
+struct CrowdCommand {
+  DialArguments dial;
+  int connections = 1000, opening = 256;
+  CLI::App* app;
+
+  explicit CrowdCommand(CLI::App& parent)
+      : app(parent.add_subcommand("crowd", "open connections to an echo server and hold them")) {
+    dial.add_to(*app);
+    app->add_option("--connections", connections)->capture_default_str();
+    app->add_option("--opening", opening, "attempts that are under way at once")->capture_default_str();
+  }
+  Exit run() {
+    return with_dial(dial, [this](const DialOptions& parsed) {
+      return crowd({.to = parsed.to, .connections = connections, .opening = opening});
+    });
+  }
+};
+
 Exit run(int argc, char** argv) {
   CLI::App app{"A plain TCP server and client for the demo and the tests.", "weft-testapp"};
   app.require_subcommand(1);
@@ -185,6 +214,8 @@ Exit run(int argc, char** argv) {
   BulkCommand bulk_command(app);
   SinkCommand sink_command(app);
   HogCommand hog_command(app);
+  EchoCommand echo_command(app);
+  CrowdCommand crowd_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -198,6 +229,8 @@ Exit run(int argc, char** argv) {
   if (hold_command.app->parsed()) return hold_command.run();
   if (sink_command.app->parsed()) return sink_command.run();
   if (hog_command.app->parsed()) return hog_command.run();
+  if (echo_command.app->parsed()) return echo_command.run();
+  if (crowd_command.app->parsed()) return crowd_command.run();
   return bulk_command.run();
 }
 

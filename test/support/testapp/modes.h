@@ -52,4 +52,18 @@ struct HogOptions {
 /// `opened connections=N` when all are there, and ends with kError when one of them does.
 Exit hog(const HogOptions& options);
 
+struct CrowdOptions {
+  Endpoint to;
+  int connections = 1000;
+  int opening = 256;  ///< attempts that are under way at once
+};
+/// Opens so many connections to weft-testapp echo in one thread; each says one line and waits for its echo. When each
+/// has had its answer, or has ended, prints `opened connections=N ms=… longest_ms=…` with a count for each way in which
+/// others ended (refused, reset, closed, other); longest_ms is the longest that one of them waited. SIGUSR1: the same
+/// once more on those that live (`echoed …`). SIGTERM: ends them with FIN and waits for the server's (`closed clean=N
+/// …`), and ends, with kReset where one of all did not end so. A signal is lost while connections wait.
+Exit crowd(const CrowdOptions& options);
+/// Gives back whatever comes on any number of connections, in one thread, until it is killed.
+Exit echo(std::uint16_t port);
+
 }  // namespace weft::testapp
