@@ -163,9 +163,9 @@ int EventLoop::wait_ms(milliseconds max_wait) {
 }
 
 void EventLoop::run_once(milliseconds max_wait) {
-  std::array<epoll_event, 256> events;
+  std::array<epoll_event, 64> events;
   const std::vector<std::function<void()>> continued = std::exchange(next_turn_, {});
-  if (!continued.empty() || !bulk_.empty()) max_wait = milliseconds(0);
+  if (!continued.empty() || !starting_.empty() || !bulk_.empty()) max_wait = milliseconds(0);
   const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait_ms(max_wait));
   for (int i = 0; i < n; ++i) {
     auto* entry = static_cast<Watcher::Entry*>(events[static_cast<std::size_t>(i)].data.ptr);
@@ -177,6 +177,7 @@ void EventLoop::run_once(milliseconds max_wait) {
   }
   for (const auto& task : continued) task();
   run_timers();
+  run_starts();
   run_bulk();
   end_turn();
 }

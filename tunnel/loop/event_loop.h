@@ -13,6 +13,7 @@
 #include "tunnel/base/clock.h"
 #include "tunnel/base/error.h"
 #include "tunnel/base/fd.h"
+#include "tunnel/loop/start_queue.h"
 
 namespace weft::loop {
 
@@ -128,6 +129,8 @@ class EventLoop {
   friend class Watcher;
   friend class Timer;
   friend class BulkTask;
+  friend class StartQueue;
+  friend class StartTask;
   explicit EventLoop(const Clock& clock);
   void remove(Watcher::Entry* entry);
   [[nodiscard]] int wait_ms(milliseconds max_wait);
@@ -135,6 +138,7 @@ class EventLoop {
   std::unique_ptr<Timer::Entry> take_timer();
   void drop_cancelled_timers();
   void run_posted();
+  void run_starts();
   void run_bulk();
   void end_turn();
 
@@ -153,7 +157,8 @@ class EventLoop {
   std::uint64_t timer_sequence_ = 0;
   std::vector<std::function<void()>> turn_end_;
   std::vector<std::function<void()>> next_turn_;
-  std::list<BulkTask*> bulk_;  ///< the next one first
+  std::list<StartQueue*> starting_;  ///< those that have tasks, the next one first
+  std::list<BulkTask*> bulk_;        ///< the next one first
   std::vector<std::unique_ptr<Deferred>> graveyard_;
   std::vector<std::unique_ptr<Watcher::Entry>> dead_watchers_;
 };
