@@ -83,13 +83,13 @@ class RateClient {
     const hbone::PoolKey key{1, "server", options_.gateway, {server_}};
     pool_.request(
         key, identity_,
-        [this]() -> Result<Fd> {
+        [this]() -> Result<hbone::Dialled> {
           auto fd = sys::socket(options_.gateway.address.is_v4() ? AF_INET : AF_INET6, SOCK_STREAM);
-          if (!fd) return fd;
+          if (!fd) return Failure(fd.error());
           if (auto dialled = sys::connect(fd->get(), options_.gateway.to_sockaddr()); !dialled) {
             return Failure(dialled.error());
           }
-          return fd;
+          return hbone::Dialled{std::move(*fd)};
         },
         added);
   }

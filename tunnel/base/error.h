@@ -19,6 +19,7 @@ enum class ErrorCode {
   kUnsupported,  ///< this kernel, build or peer cannot do it
   kDenied,       ///< refused by policy or by permissions
   kTimeout,      ///< the time allowed has passed
+  kOverLimit,    ///< a limit of the agent's own: whoever asks has too much already
 };
 
 /// One failure: what was tried, on what, why, and the likely cause, in `context`; `errno_value` is 0 where no system

@@ -9,6 +9,7 @@ namespace weft::hbone {
 struct Pool::Member {
   explicit Member(loop::EventLoop& loop) : idle_timer(loop) {}
   PoolKey key;
+  std::shared_ptr<const void> held;
   std::unique_ptr<Tunnel> tunnel;
   loop::Timer idle_timer;
   bool serving_scheduled = false;
@@ -16,8 +17,13 @@ struct Pool::Member {
   SteadyTime dialled;
 };
 
-Pool::Pool(TunnelContext context, milliseconds connect_timeout, milliseconds idle_timeout)
-    : context_(context), connect_timeout_(connect_timeout), idle_timeout_(idle_timeout) {}
+Pool::Pool(TunnelContext context, milliseconds connect_timeout, milliseconds idle_timeout, HandshakeBudget budget,
+           OverBudget over_budget)
+    : context_(context),
+      connect_timeout_(connect_timeout),
+      idle_timeout_(idle_timeout),
+      budget_(budget),
+      over_budget_(std::move(over_budget)) {}
 
 Pool::~Pool() { *alive_ = false; }
 
@@ -31,7 +37,13 @@ void Pool::request(const PoolKey& key, std::shared_ptr<const TlsIdentity> identi
     }
   }
   group.waiting.push_back({&request, std::move(identity), std::move(dial), context_.loop.now()});
-  if (group.dialling == 0 || is_stuck(group)) this->dial(key, group);
+  places_[&request] = {&group, std::prev(group.waiting.end())};
+  if (wants_tunnel(group)) make_tunnel(key, group);
+}
+
+/// There is no handshake for those who wait, or none that is answered.
+bool Pool::wants_tunnel(const Group& group) const {
+  return !group.waiting.empty() && !group.in_line && (group.dialling == 0 || is_stuck(group));
 }
 
 /// The last dial has had no answer for a while.
@@ -46,38 +58,43 @@ bool Pool::is_stuck(const Group& group) const {
 /// An answer, if only a refusal, is the answer to the other dials too. Silence says nothing to those who came later.
 void Pool::on_dial_failed(const PoolKey& key, TunnelPhase phase, const std::string& why) {
   const bool silence = phase == TunnelPhase::kConnect && why.starts_with("timed out");
-  if (!silence) give_up_stuck(groups_[key]);
-  // The last of its members takes a group along that nobody waits for.
-  const auto found = groups_.find(key);
-  if (found == groups_.end()) return;
-  Group& group = found->second;
+  if (!silence) give_up_stuck(key);
+  const auto it = groups_.find(key);
+  if (it == groups_.end()) return;
+  Group& group = it->second;
   if (group.dialling == 0) return refuse_waiting(key, phase, why);
   if (!silence) return;
   std::list<Waiting> late;
   const SteadyTime began_before = context_.loop.now() - connect_timeout_;
-  for (auto it = group.waiting.begin(); it != group.waiting.end();) {
-    const auto current = it++;
+  for (auto at = group.waiting.begin(); at != group.waiting.end();) {
+    const auto current = at++;
     if (current->since <= began_before) late.splice(late.end(), group.waiting, current);
   }
+  for (const Waiting& w : late) places_.erase(w.request);
   for (const Waiting& w : late) w.request->on_no_tunnel(phase, why);
 }
 
 /// Another one was answered.
-void Pool::give_up_stuck(Group& group) {
+void Pool::give_up_stuck(const PoolKey& key) {
+  const auto it = groups_.find(key);
+  if (it == groups_.end()) return;
   std::vector<Tunnel*> stuck;
-  for (auto& member : group.members) {
+  for (auto& member : it->second.members) {
     if (!member->dialling || member->tunnel->phase() != TunnelPhase::kConnect) continue;
     member->dialling = false;
-    --group.dialling;
+    --it->second.dialling;
     stuck.push_back(member->tunnel.get());
   }
+  // The group may go with its last tunnel.
   for (Tunnel* tunnel : stuck) tunnel->close("another dial was answered first");
+  for (std::size_t i = 0; i < stuck.size(); ++i) handshake_over(key.pod_slot);
 }
 
 void Pool::cancel(TunnelRequest& request) {
-  for (auto& [key, group] : groups_) {
-    group.waiting.remove_if([&](const Waiting& w) { return w.request == &request; });
-  }
+  const auto place = places_.extract(&request);
+  if (place.empty()) return;
+  const auto& [group, position] = place.mapped();
+  group->waiting.erase(position);
 }
 
 Pool::Member* Pool::with_room(Group& group) {
@@ -90,41 +107,109 @@ Pool::Member* Pool::with_room(Group& group) {
   return nullptr;
 }
 
-void Pool::dial(const PoolKey& key, Group& group) {
+void Pool::make_tunnel(const PoolKey& key, Group& group) {
+  const auto it = lines_.try_emplace(key.pod_slot, context_.loop).first;
+  Line& line = it->second;
+  if (line.under_way >= budget_.under_way || !line.waiting.empty()) return wait_in_line(key, group, line);
+  dial(key, group, line);
+  forget_if_idle(it);
+}
+
+void Pool::wait_in_line(const PoolKey& key, Group& group, Line& line) {
+  const bool refused = line.waiting.size() >= budget_.waiting;
+  // One more beside a handshake that is under way is not worth a refusal.
+  if (refused && group.dialling > 0) return;
+  if (over_budget_) over_budget_(key.pod_slot, refused);
+  if (refused) {
+    return refuse_waiting(key, TunnelPhase::kNotBegun,
+                          std::to_string(line.waiting.size()) + " other handshakes of the pod wait for their turn");
+  }
+  group.in_line = true;
+  line.waiting.push_back({key, context_.loop.now() + connect_timeout_});
+  if (!line.timer.armed()) line.timer.arm(connect_timeout_, [this, slot = key.pod_slot] { give_up_waiting(slot); });
+}
+
+void Pool::dial(const PoolKey& key, Group& group, Line& line) {
   const Waiting& first = group.waiting.front();
-  auto fd = first.dial();
-  if (!fd) {
-    refuse_waiting(key, TunnelPhase::kConnect, fd.error().message());
-    return;
+  auto dialled = first.dial();
+  if (!dialled) {
+    const bool over_limit = dialled.error().code == ErrorCode::kOverLimit;
+    if (over_limit && group.dialling > 0) return;
+    return refuse_waiting(key, over_limit ? TunnelPhase::kNotBegun : TunnelPhase::kConnect, dialled.error().message());
   }
+  TunnelContext context = context_;
+  context.starts = dialled->starts;
   auto tunnel = Tunnel::create(
-      context_, *this, Tunnel::Side::kClient, std::move(*fd), first.identity,
+      context, *this, Tunnel::Side::kClient, std::move(dialled->fd), first.identity,
       [&](SSL* ssl) { expect_server(ssl, ExpectedPeer{key.expected}); }, connect_timeout_);
-  if (!tunnel) {
-    refuse_waiting(key, TunnelPhase::kConnect, tunnel.error().message());
-    return;
-  }
+  if (!tunnel) return refuse_waiting(key, TunnelPhase::kConnect, tunnel.error().message());
   auto member = std::make_unique<Member>(context_.loop);
   member->key = key;
+  member->held = std::move(dialled->held);
   member->tunnel = std::move(*tunnel);
   member->dialled = context_.loop.now();
   by_tunnel_[member->tunnel.get()] = member.get();
   group.members.push_back(std::move(member));
   ++group.dialling;
+  ++line.under_way;
   ++tunnels_;
+}
+
+/// The next of the source may begin. Those that nobody waits for any more, or whose dial fails, make room at once.
+void Pool::handshake_over(std::uint32_t pod_slot) {
+  const auto it = lines_.find(pod_slot);
+  if (it == lines_.end()) return;
+  Line& line = it->second;
+  --line.under_way;
+  while (!line.waiting.empty() && line.under_way < budget_.under_way) {
+    const PoolKey key = std::move(line.waiting.front().key);
+    line.waiting.pop_front();
+    Group& group = groups_[key];
+    group.in_line = false;
+    if (wants_tunnel(group)) dial(key, group, line);
+    forget_if_empty(key);
+  }
+  forget_if_idle(it);
+}
+
+void Pool::forget_if_idle(std::map<std::uint32_t, Line>::iterator line) {
+  if (line->second.under_way == 0 && line->second.waiting.empty()) lines_.erase(line);
+}
+
+void Pool::give_up_waiting(std::uint32_t pod_slot) {
+  const auto it = lines_.find(pod_slot);
+  if (it == lines_.end()) return;
+  Line& line = it->second;
+  while (!line.waiting.empty() && line.waiting.front().until <= context_.loop.now()) {
+    const PoolKey key = std::move(line.waiting.front().key);
+    line.waiting.pop_front();
+    Group& group = groups_[key];
+    group.in_line = false;
+    const bool refused = group.dialling == 0 && !group.waiting.empty();
+    if (refused && over_budget_) over_budget_(pod_slot, true);
+    if (refused) {
+      refuse_waiting(key, TunnelPhase::kNotBegun, "timed out while other handshakes of the pod were under way");
+    }
+    forget_if_empty(key);
+  }
+  if (line.waiting.empty()) return forget_if_idle(it);
+  const auto left = std::chrono::ceil<milliseconds>(line.waiting.front().until - context_.loop.now());
+  line.timer.arm(left, [this, pod_slot] { give_up_waiting(pod_slot); });
 }
 
 void Pool::refuse_waiting(const PoolKey& key, TunnelPhase phase, const std::string& why) {
   const auto it = groups_.find(key);
   if (it == groups_.end()) return;
   const auto waiting = std::exchange(it->second.waiting, {});
+  for (const Waiting& w : waiting) places_.erase(w.request);
   for (const Waiting& w : waiting) w.request->on_no_tunnel(phase, why);
   forget_if_empty(key);
 }
 
 void Pool::forget_if_empty(const PoolKey& key) {
   const auto it = groups_.find(key);
-  if (it != groups_.end() && it->second.members.empty() && it->second.waiting.empty()) groups_.erase(it);
+  if (it == groups_.end() || it->second.in_line) return;
+  if (it->second.members.empty() && it->second.waiting.empty()) groups_.erase(it);
 }
 
 Pool::Member* Pool::member_of(Tunnel& tunnel) {
@@ -140,11 +225,12 @@ void Pool::serve(const PoolKey& key) {
     Member* member = with_room(group);
     if (member == nullptr) break;
     TunnelRequest* request = group.waiting.front().request;
+    places_.erase(request);
     group.waiting.pop_front();
     member->idle_timer.cancel();
     request->on_tunnel(*member->tunnel);
   }
-  if (!group.waiting.empty() && group.dialling == 0) dial(key, group);
+  if (group.dialling == 0 && wants_tunnel(group)) make_tunnel(key, group);
 }
 
 void Pool::on_tunnel_open(Tunnel& tunnel) {
@@ -153,9 +239,10 @@ void Pool::on_tunnel_open(Tunnel& tunnel) {
   const PoolKey key = member->key;
   member->dialling = false;
   --groups_[key].dialling;
-  give_up_stuck(groups_[key]);
+  give_up_stuck(key);
   serve(key);
   update_idle(*member);
+  handshake_over(key.pod_slot);
 }
 
 void Pool::on_tunnel_changed(Tunnel& tunnel) {
@@ -200,6 +287,7 @@ void Pool::on_tunnel_closed(Tunnel& tunnel, TunnelPhase phase, const std::string
   } else if (!group.waiting.empty()) {
     serve(key);
   }
+  if (dialling) handshake_over(key.pod_slot);
   forget_if_empty(key);
 }
 

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "tunnel/base/sys.h"
 
@@ -63,8 +64,20 @@ void Tunnel::on_event(std::uint32_t events) {
     writable_ = true;
     schedule_flush();
   }
+  const bool readable = (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+  if (state_ == State::kOpen) {
+    if (readable) read_socket();
+    return;
+  }
+  unread_ = unread_ || readable;
+  if (context_.starts == nullptr) return go_on_opening();
+  opening_.queue(*context_.starts, [this] { go_on_opening(); });
+}
+
+/// A step of what is expensive: key exchange, signatures, certificates.
+void Tunnel::go_on_opening() {
   if (state_ == State::kConnecting && !connected()) return;
-  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) read_socket();
+  if (std::exchange(unread_, false)) read_socket();
 }
 
 /// False while the connection is not there, or when it has failed.
@@ -317,6 +330,7 @@ void Tunnel::fail(const std::string& why) {
   timer_.cancel();
   ping_timer_.cancel();
   pause_timer_.cancel();
+  opening_.cancel();
   read_rest_.cancel();
   flush_rest_.cancel();
   watcher_.reset();

@@ -14,13 +14,19 @@
 #include "tunnel/hbone/h2_session.h"
 #include "tunnel/hbone/tls_stream.h"
 #include "tunnel/loop/event_loop.h"
+#include "tunnel/loop/start_queue.h"
 
 namespace weft::hbone {
 
 class Tunnel;
 
 /// How far a tunnel came before it failed; it chooses the response flag of the connections that waited for it.
-enum class TunnelPhase : std::uint8_t { kConnect, kTls, kOpen };
+enum class TunnelPhase : std::uint8_t {
+  kNotBegun,  ///< a limit of this side's own
+  kConnect,
+  kTls,
+  kOpen,
+};
 
 /// Who owns tunnels: the pool on the client's side, the inbound proxy on the server's. Calls come on the loop's thread,
 /// also from inside the session's callbacks: an owner may start and end streams, and destroys tunnels only through
@@ -46,6 +52,8 @@ struct TunnelContext {
   WindowBudget& budget;
   KeptBudget& kept;
   const Clock& clock;
+  /// Where the steps of the handshake wait for their turn; lives as long as the tunnel is not closed. Null: none waits.
+  loop::StartQueue* starts = nullptr;
 };
 
 /// One HBONE connection: a socket, TLS on it, HTTP/2 in that. It reads whole socket buffers into the worker's scratch,
@@ -106,6 +114,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
         pause_timer_(context.loop) {}
 
   void on_event(std::uint32_t events);
+  void go_on_opening();
   bool connected();
   void read_socket();
   void queue_read();
@@ -148,6 +157,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   bool peer_finished_ = false;  ///< close_notify arrived
   bool fin_seen_ = false;       ///< the socket's own end was reported: read on until it shows
   bool heard_ = false;          ///< the peer has sent HTTP/2: it accepted our certificate
+  bool unread_ = false;         ///< something arrived before the tunnel was open
   std::size_t go_bytes_ = 0;    ///< handed to encryption in this go
   std::size_t go_limit_ = 0;
   int unanswered_pings_ = 0;
@@ -160,6 +170,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   loop::Timer timer_;
   loop::Timer ping_timer_;
   loop::Timer pause_timer_;
+  loop::StartTask opening_;
   loop::BulkTask read_rest_, flush_rest_;
   /// What its streams keep for applications that read slowly, in bytes.
   std::shared_ptr<std::size_t> kept_ = std::make_shared<std::size_t>(0);

@@ -123,7 +123,11 @@ void Outbound::request_tunnel(const state::Workload& own) {
   // The dial may happen when this connection is gone already: it holds what it needs.
   worker_.pool.request(
       key, worker_.certificates.get(own.identity()),
-      [&worker = worker_, pod = pod_, gateway = destination_.hbone] { return dial_from_pod(worker, *pod, gateway); },
+      [&worker = worker_, pod = pod_, gateway = destination_.hbone]() -> Result<hbone::Dialled> {
+        auto fd = dial_from_pod(worker, *pod, gateway);
+        if (!fd) return Failure(fd.error());
+        return hbone::Dialled{std::move(*fd)};
+      },
       *this);
 }
 
@@ -131,6 +135,8 @@ void Outbound::on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) {
   in_pool_ = false;
   const std::string text = "connect " + destination_.hbone.to_string() + ": " + why;
   switch (phase) {
+    case hbone::TunnelPhase::kNotBegun:
+      return end(ResponseFlag::kConnect, text);
     case hbone::TunnelPhase::kConnect:
       return attempt_failed(why.starts_with("timed out") ? ResponseFlag::kNetworkPolicy : ResponseFlag::kConnect, text,
                             Again::kElsewhere);
