@@ -55,7 +55,7 @@ TEST_F(Shortage, WithoutDescriptorsAConnectionIsRefusedAndRecorded) {
   EXPECT_THAT(records(1),
               ElementsAre(AllOf(Contains(Pair("src.addr", flows.all().front().local.to_string())),
                                 Contains(Pair("dst.addr", Ground::kService[0].to_string())),
-                                Contains(Pair("direction", "outbound")), Contains(Pair("response_flags", "CONNECT")),
+                                Contains(Pair("direction", "outbound")), Contains(Pair("response_flags", "UO")),
                                 Contains(Pair("error", HasSubstr("file descriptors"))))));
 }
 

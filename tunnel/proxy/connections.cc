@@ -8,8 +8,8 @@
 
 namespace weft::proxy {
 
-Connection::Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod)
-    : worker_(worker), pod_(std::move(pod)) {
+Connection::Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Charge charge)
+    : worker_(worker), pod_(std::move(pod)), charge_(std::move(charge)) {
   result_.started = worker_.loop.now();
 }
 
@@ -45,12 +45,14 @@ void Connection::finish(telemetry::ResponseFlag flag, const std::string& why) {
   count_bytes();
   count_decision();
   worker_.metrics.closed(metrics_, result_);
-  const bool served = metrics_ != nullptr || why.empty() || result_.reporter == telemetry::Reporter::kSource;
+  const bool served = metrics_ != nullptr || why.empty() ||
+                      (result_.reporter == telemetry::Reporter::kSource && flag != telemetry::ResponseFlag::kOverflow);
   if (served) {
     telemetry::log_access(result_);
   } else {
     worker_.refusals.write(*pod_, result_);
   }
+  charge_ = {};
   worker_.connections.remove(*this);
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tunnel/loop/event_loop.h"
+#include "tunnel/proxy/limits.h"
 #include "tunnel/proxy/worker.h"
 #include "tunnel/telemetry/connection_result.h"
 #include "tunnel/telemetry/metrics.h"
@@ -22,7 +23,7 @@ struct WorkerContext;
 /// of the turn in which finish() was called, recorded there exactly once. One thread.
 class Connection : public loop::Deferred {
  public:
-  Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod);
+  Connection(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Charge charge = {});
 
   [[nodiscard]] const PodContext& pod() const { return *pod_; }
   /// There is a new snapshot: what waited for it goes on, and what it no longer allows ends.
@@ -58,6 +59,7 @@ class Connection : public loop::Deferred {
   WorkerContext& worker_;
   std::shared_ptr<const PodContext> pod_;
   telemetry::ConnectionResult result_;
+  Charge charge_;
 
  private:
   /// Counts what policy decided when it takes effect: once when the connection is let in or refused, and again where a

@@ -73,6 +73,25 @@ Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const End
   return fd;
 }
 
+Result<hbone::Dialled> dial_tunnel(WorkerContext& worker, const PodContext& pod, const Endpoint& gateway) {
+  const auto found = worker.pods.find(pod.slot);
+  if (found == worker.pods.end()) return fail(ErrorCode::kNotFound, "the pod left the mesh or is gone");
+  /// What the tunnel holds.
+  struct Held {
+    std::shared_ptr<PodState> pod;
+    Charge charge;
+  };
+  auto held = std::make_shared<Held>(Held{found->second, {}});
+  Admission admission = worker.limits->admit(held->pod->use, 1);
+  if (admission.refused != Shed::kNone) {
+    return fail(ErrorCode::kOverLimit, worker.limits->why(admission.refused, *held->pod->use));
+  }
+  held->charge = std::move(admission.charge);
+  auto fd = dial_from_pod(worker, pod, gateway);
+  if (!fd) return Failure(fd.error());
+  return hbone::Dialled{std::move(*fd), &held->pod->starts, held};
+}
+
 namespace {
 
 /// From the client's own address and this port; unset where that tuple is taken.

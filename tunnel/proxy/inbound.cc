@@ -16,8 +16,8 @@ constexpr std::size_t kLoggedTrace = 128;
 }  // namespace
 
 Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, hbone::Tunnel& tunnel,
-                 std::int32_t stream_id, const hbone::H2Headers& headers)
-    : Connection(worker, std::move(pod)),
+                 std::int32_t stream_id, const hbone::H2Headers& headers, Charge charge)
+    : Connection(worker, std::move(pod), std::move(charge)),
       tunnel_(&tunnel),
       stream_id_(stream_id),
       headers_(headers),
@@ -32,9 +32,15 @@ Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, h
   result_.traceparent = headers.traceparent.substr(0, kLoggedTrace);
 }
 
-void Inbound::start() {
+void Inbound::queue(loop::StartQueue& starts) {
   pump_.set_stream(*tunnel_, stream_id_);
   tunnel_->session().attach(stream_id_, pump_);
+  turn_ = std::make_unique<loop::StartTask>();
+  turn_->queue(starts, [this] { start(); });
+}
+
+void Inbound::start() {
+  turn_.reset();
   if (!check_request()) return;
   if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
   auto fd = dial_application(worker_, *pod_, result_.source.endpoint.address, application_);
@@ -94,6 +100,7 @@ void Inbound::on_app_connected(const Error* error) {
 }
 
 void Inbound::on_snapshot() {
+  if (turn_) return;  // it asks when it starts
   if (!allowed()) cut(ResponseFlag::kDeny, result_.error);
 }
 
@@ -110,6 +117,7 @@ Connection::Bytes Inbound::bytes() const { return {pump_.to_app(), pump_.from_ap
 
 void Inbound::end(ResponseFlag flag, const std::string& why) {
   if (finished()) return;
+  turn_.reset();
   timer_.cancel();
   tunnel_ = nullptr;
   pump_.cut(NGHTTP2_CANCEL);

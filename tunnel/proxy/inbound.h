@@ -6,21 +6,24 @@
 #include <string>
 
 #include "tunnel/hbone/tunnel.h"
+#include "tunnel/loop/start_queue.h"
 #include "tunnel/proxy/connections.h"
 #include "tunnel/proxy/pump.h"
 #include "tunnel/state/policy.h"
 
 namespace weft::proxy {
 
+struct PodState;
+
 /// One CONNECT into a pod: checked against policy before and after the connect to the application, and at every change
 /// of the snapshot while it lives; registered before the first check, so that no change slips between.
 class Inbound final : public Connection, private StreamPump::Events {
  public:
   Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, hbone::Tunnel& tunnel, std::int32_t stream_id,
-          const hbone::H2Headers& headers);
+          const hbone::H2Headers& headers, Charge charge);
 
-  /// Call once, after it was added to the worker's connections.
-  void start();
+  /// Call once, after it was added to the worker's connections. What it takes to serve it waits for its turn.
+  void queue(loop::StartQueue& starts);
 
   void on_snapshot() override;
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
@@ -28,6 +31,7 @@ class Inbound final : public Connection, private StreamPump::Events {
  private:
   [[nodiscard]] Bytes bytes() const override;
   [[nodiscard]] const char* direction() const override { return "inbound"; }
+  void start();
   /// True when the request names an address of this pod that may be dialled; refuses it otherwise.
   bool check_request();
   /// True when policy allows it now; sets `result_` otherwise.
@@ -48,6 +52,7 @@ class Inbound final : public Connection, private StreamPump::Events {
   bool answered_ = false;
   StreamPump pump_;
   loop::Timer timer_;
+  std::unique_ptr<loop::StartTask> turn_;  ///< until it has started
 };
 
 /// The server tunnels of one worker: mutual TLS with each pod's own certificate, CONNECT streams to its application.
@@ -58,7 +63,7 @@ class InboundTunnels final : private hbone::TunnelOwner {
   ~InboundTunnels() override;
 
   /// A connection accepted by the pod's HBONE listener.
-  void accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer);
+  void accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer, Charge charge);
   /// Cuts a pod's tunnels.
   void close_pod(std::uint32_t slot, const std::string& why);
   /// The certificates or the snapshot changed: handshakes that waited go on.
@@ -73,6 +78,8 @@ class InboundTunnels final : private hbone::TunnelOwner {
   struct Waiting;
   struct Served {
     std::shared_ptr<const PodContext> pod;
+    std::shared_ptr<PodState> state;
+    Charge charge;
     std::unique_ptr<hbone::Tunnel> tunnel;
     Endpoint peer;
     std::uint64_t number = 0;  ///< counts tunnels
@@ -86,10 +93,11 @@ class InboundTunnels final : private hbone::TunnelOwner {
     std::map<IpAddress, std::size_t> handshakes_by_source, tunnels_by_source;
   };
 
-  void serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
+  void serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer, Charge charge,
              std::shared_ptr<const hbone::TlsIdentity> identity);
   /// True where another tunnel of this source may begin.
   bool within_limits(const PodContext& pod, const Endpoint& peer);
+  void refuse_stream(const Served& served, std::int32_t stream_id, Shed reason);
   void count_limit(const PodContext& pod, const Endpoint& peer, const char* kind);
   void handshake_over(const Served& served);
   void update_idle(Served& served);

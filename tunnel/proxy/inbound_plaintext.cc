@@ -9,8 +9,8 @@ namespace weft::proxy {
 using telemetry::ResponseFlag;
 
 InboundPlaintext::InboundPlaintext(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted,
-                                   const Endpoint& source, const Endpoint& application)
-    : Connection(worker, std::move(pod)),
+                                   const Endpoint& source, const Endpoint& application, Charge charge)
+    : Connection(worker, std::move(pod), std::move(charge)),
       accepted_(std::move(accepted)),
       pump_(*this, worker.scratch, worker.loop),
       timer_(worker.loop) {

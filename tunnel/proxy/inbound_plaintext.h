@@ -14,7 +14,7 @@ class InboundPlaintext final : public Connection, private PumpOwner {
  public:
   /// `application` is what the client dialled, the pod's own address.
   InboundPlaintext(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted, const Endpoint& source,
-                   const Endpoint& application);
+                   const Endpoint& application, Charge charge);
 
   /// Call once, after it was added to the worker's connections.
   void start();

@@ -30,24 +30,25 @@ void release(std::map<IpAddress, std::size_t>& counts, const IpAddress& source) 
 
 /// An accepted connection whose pod has no certificate yet.
 struct InboundTunnels::Waiting {
-  Waiting(loop::EventLoop& loop, std::shared_ptr<const PodContext> p, Fd f, const Endpoint& e)
-      : pod(std::move(p)), fd(std::move(f)), peer(e), timer(loop) {}
+  Waiting(loop::EventLoop& loop, std::shared_ptr<const PodContext> p, Fd f, const Endpoint& e, Charge c)
+      : pod(std::move(p)), fd(std::move(f)), peer(e), charge(std::move(c)), timer(loop) {}
   std::shared_ptr<const PodContext> pod;
   Fd fd;
   Endpoint peer;
+  Charge charge;
   loop::Timer timer;
 };
 
 InboundTunnels::InboundTunnels(WorkerContext& worker) : worker_(worker) {}
 InboundTunnels::~InboundTunnels() = default;
 
-void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer) {
+void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer, Charge charge) {
   const auto own = worker_.state ? worker_.state->workload_by_uid(pod->workload_uid) : nullptr;
   auto identity = own ? worker_.certificates.get(own->identity()) : nullptr;
-  if (identity != nullptr) return serve(std::move(pod), std::move(fd), peer, std::move(identity));
+  if (identity != nullptr) return serve(std::move(pod), std::move(fd), peer, std::move(charge), std::move(identity));
   if (own != nullptr) worker_.node.want_certificate(own->identity());
   const std::uint64_t id = next_waiting_++;
-  auto waiting = std::make_unique<Waiting>(worker_.loop, std::move(pod), std::move(fd), peer);
+  auto waiting = std::make_unique<Waiting>(worker_.loop, std::move(pod), std::move(fd), peer, std::move(charge));
   waiting->timer.arm(worker_.config.own_workload_timeout, [this, id] {
     const auto node = waiting_.extract(id);
     record_refused(worker_, *node.mapped()->pod, node.mapped()->peer, ResponseFlag::kIdentityError,
@@ -66,7 +67,7 @@ void InboundTunnels::go_on() {
       ++it;
       continue;
     }
-    serve(waiting.pod, std::move(waiting.fd), waiting.peer, std::move(identity));
+    serve(waiting.pod, std::move(waiting.fd), waiting.peer, std::move(waiting.charge), std::move(identity));
     it = waiting_.erase(it);
   }
 }
@@ -106,12 +107,15 @@ void InboundTunnels::count_limit(const PodContext& pod, const Endpoint& peer, co
             load.tunnels_by_source.size());
 }
 
-void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer,
+void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const Endpoint& peer, Charge charge,
                            std::shared_ptr<const hbone::TlsIdentity> identity) {
-  if (!within_limits(*pod, peer)) return;
+  const auto state = worker_.pods.find(pod->slot);
+  if (state == worker_.pods.end() || !within_limits(*pod, peer)) return;
   const std::string trust_domain = identity->bundle().identity.trust_domain;
+  hbone::TunnelContext context = worker_.tunnel_context();
+  context.starts = &state->second->starts;
   auto tunnel = hbone::Tunnel::create(
-      worker_.tunnel_context(), *this, hbone::Tunnel::Side::kServer, std::move(fd), std::move(identity),
+      context, *this, hbone::Tunnel::Side::kServer, std::move(fd), std::move(identity),
       [&](SSL* ssl) { hbone::expect_client(ssl, trust_domain); }, worker_.config.connect_timeout);
   if (!tunnel) return record_refused(worker_, *pod, peer, ResponseFlag::kTlsFailure, tunnel.error().message());
   Load& load = loads_[pod->slot];
@@ -120,9 +124,9 @@ void InboundTunnels::serve(std::shared_ptr<const PodContext> pod, Fd fd, const E
   ++load.handshakes_by_source[peer.address];
   ++load.tunnels_by_source[peer.address];
   const hbone::Tunnel* key = tunnel->get();
-  tunnels_.emplace(
-      key, Served{std::move(pod), std::move(*tunnel), peer, number, false, std::make_unique<loop::Timer>(worker_.loop),
-                  worker_.metrics.socket(telemetry::Reporter::kDestination)});
+  tunnels_.emplace(key, Served{std::move(pod), state->second, std::move(charge), std::move(*tunnel), peer, number,
+                               false, std::make_unique<loop::Timer>(worker_.loop),
+                               worker_.metrics.socket(telemetry::Reporter::kDestination)});
 }
 
 void InboundTunnels::handshake_over(const Served& served) {
@@ -153,9 +157,27 @@ void InboundTunnels::update_idle(Served& served) {
 void InboundTunnels::on_tunnel_request(hbone::Tunnel& tunnel, std::int32_t stream_id, const hbone::H2Headers& headers) {
   const auto it = tunnels_.find(&tunnel);
   if (it == tunnels_.end()) return;
-  it->second.idle->cancel();
-  auto& added = worker_.connections.add(std::make_unique<Inbound>(worker_, it->second.pod, tunnel, stream_id, headers));
-  static_cast<Inbound&>(added).start();
+  Served& served = it->second;
+  served.idle->cancel();
+  Admission admission = worker_.limits->admit(served.state->use, 1);
+  if (admission.refused != Shed::kNone) return refuse_stream(served, stream_id, admission.refused);
+  auto& added = worker_.connections.add(
+      std::make_unique<Inbound>(worker_, served.pod, tunnel, stream_id, headers, std::move(admission.charge)));
+  static_cast<Inbound&>(added).queue(served.state->starts);
+}
+
+/// 503: the client may ask another endpoint of the service.
+void InboundTunnels::refuse_stream(const Served& served, std::int32_t stream_id, Shed reason) {
+  served.tunnel->session().refuse(stream_id, 503);
+  telemetry::ConnectionResult result;
+  result.reporter = telemetry::Reporter::kDestination;
+  result.mutual_tls = true;
+  result.source.endpoint = served.tunnel->peer();
+  result.source.identity = served.tunnel->peer_identity();
+  result.destination.endpoint = served.tunnel->local();
+  result.flag = ResponseFlag::kOverflow;
+  result.error = worker_.limits->why(reason, *served.state->use);
+  record_refused(worker_, *served.pod, std::move(result));
 }
 
 void InboundTunnels::on_tunnel_bad_request(hbone::Tunnel& tunnel, std::string_view reason) {

@@ -19,8 +19,11 @@ constexpr int kUnlookedAtMax = 3;
 }  // namespace
 
 Outbound::Outbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted, const Endpoint& source,
-                   const Endpoint& original)
-    : Connection(worker, std::move(pod)), accepted_(std::move(accepted)), original_(original), timer_(worker.loop) {
+                   const Endpoint& original, Charge charge)
+    : Connection(worker, std::move(pod), std::move(charge)),
+      accepted_(std::move(accepted)),
+      original_(original),
+      timer_(worker.loop) {
   result_.reporter = telemetry::Reporter::kSource;
   result_.source.endpoint = source;
   result_.destination.endpoint = original;
@@ -120,14 +123,11 @@ void Outbound::request_tunnel(const state::Workload& own) {
   key.expected.insert(key.expected.end(), destination_.expected_sans.begin(), destination_.expected_sans.end());
   std::ranges::sort(key.expected);
   in_pool_ = true;
+  charge_.resize(1);
   // The dial may happen when this connection is gone already: it holds what it needs.
   worker_.pool.request(
       key, worker_.certificates.get(own.identity()),
-      [&worker = worker_, pod = pod_, gateway = destination_.hbone]() -> Result<hbone::Dialled> {
-        auto fd = dial_from_pod(worker, *pod, gateway);
-        if (!fd) return Failure(fd.error());
-        return hbone::Dialled{std::move(*fd)};
-      },
+      [&worker = worker_, pod = pod_, gateway = destination_.hbone] { return dial_tunnel(worker, *pod, gateway); },
       *this);
 }
 
@@ -136,7 +136,7 @@ void Outbound::on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) {
   const std::string text = "connect " + destination_.hbone.to_string() + ": " + why;
   switch (phase) {
     case hbone::TunnelPhase::kNotBegun:
-      return end(ResponseFlag::kConnect, text);
+      return end(ResponseFlag::kOverflow, text);
     case hbone::TunnelPhase::kConnect:
       return attempt_failed(why.starts_with("timed out") ? ResponseFlag::kNetworkPolicy : ResponseFlag::kConnect, text,
                             Again::kElsewhere);
@@ -195,6 +195,7 @@ void Outbound::on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::End
 void Outbound::dial_direct() {
   state_ = State::kDial;
   timer_.cancel();
+  charge_.resize(2);
   const bool unknown = destination_.kind == state::Destination::Kind::kUnknown;
   const Endpoint to = unknown ? original_ : destination_.target;
   auto fd = dial_from_pod(worker_, *pod_, to);

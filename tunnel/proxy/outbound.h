@@ -21,7 +21,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
  public:
   /// `original` is where the application wanted to go, `source` its own end.
   Outbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, Fd accepted, const Endpoint& source,
-           const Endpoint& original);
+           const Endpoint& original, Charge charge);
   ~Outbound() override;
 
   /// Call once, after it was added to the worker's connections.

@@ -43,7 +43,7 @@ StreamPump::Chunk StreamPump::produce(std::span<std::byte> into) {
 }
 
 void StreamPump::on_data(std::span<const std::byte> data) {
-  if (over_ || !app_.is_open()) {
+  if (over_ || (started_ && !app_.is_open())) {
     if (tunnel_ != nullptr) tunnel_->session().consume(stream_id_, data.size());
     return;
   }

@@ -34,10 +34,15 @@ void RefusalLog::write(const PodContext& pod, const telemetry::ConnectionResult&
   ++source.not_logged;
   if (now - source.told < kTellEvery) return;
   source.told = now;
+  const auto not_logged = std::exchange(source.not_logged, 0);
+  if (result.reporter == telemetry::Reporter::kSource) {
+    return log::warn("connections of a pod are refused faster than they are logged pod={}/{} not_logged={}",
+                     pod.namespace_name, pod.name, not_logged);
+  }
   metrics_.violation("refusal_flood");
   log::warn(
       "connections of a peer are refused faster than they are logged pod={}/{} source={} violation={} not_logged={}",
-      pod.namespace_name, pod.name, address.to_string(), "refusal_flood", std::exchange(source.not_logged, 0));
+      pod.namespace_name, pod.name, address.to_string(), "refusal_flood", not_logged);
 }
 
 }  // namespace weft::proxy

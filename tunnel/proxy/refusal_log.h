@@ -11,7 +11,8 @@
 
 namespace weft::proxy {
 
-/// The access lines of connections into pods that were never served: refused, failed, given up. Whoever makes such
+/// The access lines of connections that were never served: those into pods that were refused, failed or given up, and
+/// those out of pods that were refused for want of room. Whoever makes such
 /// connections pays almost nothing for them, so each source has only so many lines; what it makes beyond is told once a
 /// second, by number, and counted as the violation "refusal_flood". One thread.
 class RefusalLog {

@@ -2,31 +2,21 @@
 #include "tunnel/proxy/worker.h"
 
 #include <fcntl.h>
-#include <sys/epoll.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <list>
 #include <map>
+#include <optional>
 
 #include "tunnel/base/log.h"
-#include "tunnel/base/rate_limit.h"
 #include "tunnel/base/sys.h"
 #include "tunnel/proxy/context.h"
 #include "tunnel/proxy/inbound.h"
 #include "tunnel/proxy/inbound_plaintext.h"
 #include "tunnel/proxy/inbound_policy.h"
+#include "tunnel/proxy/listener.h"
 #include "tunnel/proxy/outbound.h"
 
 namespace weft::proxy {
-namespace {
-
-/// Connections taken from one listener in one turn.
-constexpr int kAcceptsPerTurn = 64;
-/// How long a listener rests that the kernel has no memory or descriptors for: it would be reported ready all the time.
-constexpr milliseconds kRest{10};
-
-}  // namespace
 
 /// Everything of a worker; but for create and the destructor only its own thread calls in.
 class Worker::Impl {
@@ -35,6 +25,7 @@ class Worker::Impl {
        telemetry::ConnectionMetrics& metrics)
       : loop_(std::move(event_loop)),
         context_(std::move(config), node, certificates, metrics, *loop_),
+        gate_(*loop_, *context_.limits),
         inbound_(context_) {}
   ~Impl();
 
@@ -58,34 +49,28 @@ class Worker::Impl {
  private:
   enum class Kind : std::uint8_t { kOutbound, kHbone, kPlaintext };
   struct Listening {
-    Listening(loop::EventLoop& loop, Kind k, Fd f) : kind(k), fd(std::move(f)), rest(loop) {}
     Kind kind;
-    Fd fd;
-    Endpoint local;
-    loop::Watcher watcher;  ///< before the descriptor goes
-    loop::Timer rest;       ///< until it is watched again
+    std::unique_ptr<Listener> listener;  ///< null: its descriptor did not arrive
   };
   struct Pod {
     std::shared_ptr<const PodContext> context;
-    std::list<Listening> listening;
+    std::shared_ptr<PodState> state;
+    std::vector<Listening> listening;
   };
 
   void listen_on(Pod& pod, Kind kind, Fd fd);
-  void watch(Pod& pod, Listening& listening);
-  Result<void> try_watch(Pod& pod, Listening& listening);
-  void rest(Pod& pod, Listening& listening, const char* what, const Error& why);
-  void on_acceptable(Pod& pod, Listening& listening);
-  void take(Pod& pod, const Listening& listening, sys::Accepted accepted);
-  bool shed(const Pod& pod, const Listening& listening);
-  void refuse(const Pod& pod, Kind kind, sys::Accepted& accepted, const Endpoint& local, const std::string& why);
+  void take(const Pod& pod, Kind kind, Captured captured);
+  void take_outbound(const Pod& pod, Captured captured);
+  /// What it may have, or nothing where it was sent away for want of room.
+  std::optional<Charge> admit(const Pod& pod, Kind kind, Captured& captured);
+  void refuse(const Pod& pod, Kind kind, Captured& captured, telemetry::ResponseFlag flag, const std::string& why);
 
   std::unique_ptr<loop::EventLoop> loop_;
   WorkerContext context_;
+  AcceptGate gate_;
   InboundTunnels inbound_;
   std::map<std::uint32_t, std::unique_ptr<Pod>> pods_;
-  bool held_ = false;                                      ///< somebody else may accept now
-  Fd reserve_{::open("/dev/null", O_RDONLY | O_CLOEXEC)};  ///< given up to refuse a connection when descriptors run out
-  RateLimit shortages_{5, 1};                              ///< what is logged of them
+  bool held_ = false;  ///< somebody else may accept now
 };
 
 Worker::Impl::~Impl() { close_all("the agent stops"); }
@@ -127,6 +112,8 @@ void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, std::vecto
   auto& pod = pods_[context->slot];
   if (!pod) pod = std::make_unique<Pod>();
   pod->context = std::move(context);
+  if (!pod->state) pod->state = std::make_shared<PodState>(*loop_, context_.limits->use_of(pod->context));
+  context_.pods[pod->context->slot] = pod->state;
   for (PodListeners& set : sets) {
     listen_on(*pod, Kind::kOutbound, std::move(set.outbound));
     listen_on(*pod, Kind::kHbone, std::move(set.inbound_hbone));
@@ -135,112 +122,82 @@ void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, std::vecto
 }
 
 void Worker::Impl::listen_on(Pod& pod, Kind kind, Fd fd) {
-  Listening& listening = pod.listening.emplace_back(*loop_, kind, std::move(fd));
-  if (listening.fd) return watch(pod, listening);
-  log::error("listener is missing pod={}/{} (was the agent before out of file descriptors?)",
-             pod.context->namespace_name, pod.context->name);
+  Listening& listening = pod.listening.emplace_back(Listening{kind, nullptr});
+  if (!fd) {
+    return log::error("listener is missing pod={}/{} (was the agent before out of file descriptors?)",
+                      pod.context->namespace_name, pod.context->name);
+  }
+  listening.listener =
+      std::make_unique<Listener>(gate_, pod.state->starts, std::move(fd),
+                                 [this, &pod, kind](Captured captured) { take(pod, kind, std::move(captured)); });
 }
 
-/// What connects before that succeeds waits in the listener's queue.
-void Worker::Impl::watch(Pod& pod, Listening& listening) {
-  if (auto watched = try_watch(pod, listening); !watched) rest(pod, listening, "listener", watched.error());
+void Worker::Impl::take(const Pod& pod, Kind kind, Captured captured) {
+  using telemetry::ResponseFlag;
+  if (!captured.broken.empty()) return refuse(pod, kind, captured, ResponseFlag::kConnect, captured.broken);
+  // Capture alone leads here: whoever dialled the listener itself is not captured, and would make the agent dial
+  // itself.
+  const IpAddress& dialled = captured.local.address;
+  if (captured.local == captured.listener || dialled.is_loopback() || dialled.is_unspecified()) return;
+  if (kind == Kind::kOutbound) return take_outbound(pod, std::move(captured));
+  const auto& own = pod.context->addresses;
+  if (std::ranges::find(own, captured.local.address) == own.end()) return;
+  auto charge = admit(pod, kind, captured);
+  if (!charge) return;
+  if (auto tagged = context_.node.tag_socket(captured.fd.get()); !tagged) {
+    return refuse(pod, kind, captured, ResponseFlag::kConnect, tagged.error().message());
+  }
+  if (kind == Kind::kHbone) {
+    return inbound_.accept(pod.context, std::move(captured.fd), captured.peer, std::move(*charge));
+  }
+  auto& added = context_.connections.add(std::make_unique<InboundPlaintext>(
+      context_, pod.context, std::move(captured.fd), captured.peer, captured.local, std::move(*charge)));
+  added.count_socket();
+  static_cast<InboundPlaintext&>(added).start();
 }
 
-Result<void> Worker::Impl::try_watch(Pod& pod, Listening& listening) {
-  if (auto set = set_stream_options(listening.fd.get()); !set) return set;
-  auto local = sys::local_endpoint(listening.fd.get());
-  if (!local) return Failure(local.error());
-  listening.local = *local;
-  auto watcher = loop_->watch(
-      listening.fd.get(), EPOLLIN, [this, &pod, &listening](std::uint32_t) { on_acceptable(pod, listening); }, true);
-  if (!watcher) return Failure(watcher.error());
-  listening.watcher = std::move(*watcher);
+void Worker::Impl::take_outbound(const Pod& pod, Captured captured) {
+  const auto& own = pod.context->addresses;
+  if (std::ranges::find(own, captured.peer.address) == own.end()) {
+    log::warn("captured connection dropped: its source is not the pod's pod={}/{} source={} destination={}",
+              pod.context->namespace_name, pod.context->name, captured.peer.to_string(), captured.local.to_string());
+    return;
+  }
+  auto charge = admit(pod, Kind::kOutbound, captured);
+  if (!charge) return;
+  auto& added = context_.connections.add(std::make_unique<Outbound>(context_, pod.context, std::move(captured.fd),
+                                                                    captured.peer, captured.local, std::move(*charge)));
+  added.count_socket();
+  static_cast<Outbound&>(added).start();
+}
+
+/// A connection of an application may need a second socket: it is counted until it is known that it does not.
+std::optional<Charge> Worker::Impl::admit(const Pod& pod, Kind kind, Captured& captured) {
+  PodUse& use = *pod.state->use;
+  Admission admission;
+  if (captured.spare) {
+    use.count_shed(admission.refused = Shed::kDescriptors);
+  } else {
+    admission = context_.limits->admit(pod.state->use, kind == Kind::kHbone ? 1 : 2);
+  }
+  if (admission.refused == Shed::kNone) return std::move(admission.charge);
+  refuse(pod, kind, captured, telemetry::ResponseFlag::kOverflow,
+         captured.spare ? "out of file descriptors (raise the agent's limit of open files)"
+                        : context_.limits->why(admission.refused, use));
   return {};
 }
 
-void Worker::Impl::rest(Pod& pod, Listening& listening, const char* what, const Error& why) {
-  if (shortages_.take(loop_->now())) {
-    log::error("{} failed and is tried again pod={}/{} error={}", what, pod.context->namespace_name, pod.context->name,
-               log::quote(why.message()));
-  }
-  listening.watcher.reset();
-  listening.rest.arm(kRest, [this, &pod, &listening] {
-    if (!held_) watch(pod, listening);
-  });
-}
-
-void Worker::Impl::on_acceptable(Pod& pod, Listening& listening) {
-  for (int i = 0; i < kAcceptsPerTurn; ++i) {
-    auto accepted = sys::accept(listening.fd.get());
-    if (!accepted) {
-      const int error = accepted.error().errno_value;
-      if (error == ECONNABORTED || error == EPROTO) continue;
-      if ((error == EMFILE || error == ENFILE) && shed(pod, listening)) continue;
-      return rest(pod, listening, "accept", accepted.error());
-    }
-    if (!accepted->has_value()) return;
-    take(pod, listening, std::move(**accepted));
-  }
-}
-
-/// Out of descriptors: an answer is better than a stall. False when there is none to give either.
-bool Worker::Impl::shed(const Pod& pod, const Listening& listening) {
-  reserve_.reset();
-  auto accepted = sys::accept(listening.fd.get());
-  if (accepted && accepted->has_value()) {
-    const auto local = sys::local_endpoint((*accepted)->fd.get());
-    refuse(pod, listening.kind, **accepted, local.value_or(Endpoint()),
-           "out of file descriptors (raise the agent's limit)");
-  }
-  reserve_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  return accepted.has_value();
-}
-
 /// What was brought here and cannot be served: its peer hears a reset, not an end, and there is a record of it.
-void Worker::Impl::refuse(const Pod& pod, Kind kind, sys::Accepted& accepted, const Endpoint& local,
+void Worker::Impl::refuse(const Pod& pod, Kind kind, Captured& captured, telemetry::ResponseFlag flag,
                           const std::string& why) {
-  sys::close_with_reset(accepted.fd);
+  sys::close_with_reset(captured.fd);
   telemetry::ConnectionResult result;
   result.reporter = kind == Kind::kOutbound ? telemetry::Reporter::kSource : telemetry::Reporter::kDestination;
-  result.source.endpoint = accepted.peer;
-  result.destination.endpoint = local;
-  result.flag = telemetry::ResponseFlag::kConnect;
+  result.source.endpoint = captured.peer;
+  result.destination.endpoint = captured.local;
+  result.flag = flag;
   result.error = why;
   record_refused(context_, *pod.context, std::move(result));
-}
-
-void Worker::Impl::take(Pod& pod, const Listening& listening, sys::Accepted accepted) {
-  const auto local = sys::local_endpoint(accepted.fd.get());
-  if (!local) return refuse(pod, listening.kind, accepted, {}, local.error().message());
-  // Capture alone leads here: whoever dialled the listener itself is not captured, and would make the agent dial
-  // itself.
-  if (*local == listening.local || local->address.is_loopback() || local->address.is_unspecified()) return;
-  const auto& own = pod.context->addresses;
-  const bool local_is_own = std::ranges::find(own, local->address) != own.end();
-  if (listening.kind == Kind::kOutbound) {
-    if (std::ranges::find(own, accepted.peer.address) == own.end()) {
-      log::warn("captured connection dropped: its source is not the pod's pod={}/{} source={} destination={}",
-                pod.context->namespace_name, pod.context->name, accepted.peer.to_string(), local->to_string());
-      return;
-    }
-    auto& added = context_.connections.add(
-        std::make_unique<Outbound>(context_, pod.context, std::move(accepted.fd), accepted.peer, *local));
-    added.count_socket();
-    static_cast<Outbound&>(added).start();
-    return;
-  }
-  if (!local_is_own) return;
-  if (auto tagged = context_.node.tag_socket(accepted.fd.get()); !tagged) {
-    return refuse(pod, listening.kind, accepted, *local, tagged.error().message());
-  }
-  if (listening.kind == Kind::kHbone) {
-    inbound_.accept(pod.context, std::move(accepted.fd), accepted.peer);
-    return;
-  }
-  auto& added = context_.connections.add(
-      std::make_unique<InboundPlaintext>(context_, pod.context, std::move(accepted.fd), accepted.peer, *local));
-  added.count_socket();
-  static_cast<InboundPlaintext&>(added).start();
 }
 
 void Worker::Impl::remove_pod(std::uint32_t slot) {
@@ -254,6 +211,7 @@ void Worker::Impl::remove_pod(std::uint32_t slot) {
   context_.pool.close_pod(slot, why);
   inbound_.close_pod(slot, why);
   context_.ports.forget(slot);
+  context_.pods.erase(slot);
   context_.netns.leave(node.mapped()->context->netns);
 }
 
@@ -275,15 +233,16 @@ std::vector<HeldListeners> Worker::Impl::hold() {
   std::vector<HeldListeners> all;
   for (auto& [slot, pod] : pods_) {
     HeldListeners held{.slot = slot, .sets = {}};
-    for (Listening& listening : pod->listening) {
-      listening.watcher.reset();
+    for (const auto& [kind, listener] : pod->listening) {
       // In the order of add_pod.
-      if (listening.kind == Kind::kOutbound) held.sets.emplace_back();
+      if (kind == Kind::kOutbound) held.sets.emplace_back();
+      if (!listener) continue;
+      listener->hold();
       PodListeners& set = held.sets.back();
-      Fd& copy = listening.kind == Kind::kOutbound ? set.outbound
-                 : listening.kind == Kind::kHbone  ? set.inbound_hbone
-                                                   : set.inbound_plaintext;
-      copy.reset(::fcntl(listening.fd.get(), F_DUPFD_CLOEXEC, 0));
+      Fd& copy = kind == Kind::kOutbound ? set.outbound
+                 : kind == Kind::kHbone  ? set.inbound_hbone
+                                         : set.inbound_plaintext;
+      copy.reset(::fcntl(listener->fd(), F_DUPFD_CLOEXEC, 0));
     }
     all.push_back(std::move(held));
   }
@@ -293,8 +252,8 @@ std::vector<HeldListeners> Worker::Impl::hold() {
 void Worker::Impl::go_on() {
   held_ = false;
   for (auto& [slot, pod] : pods_) {
-    for (Listening& listening : pod->listening) {
-      if (listening.fd) watch(*pod, listening);
+    for (const auto& [kind, listener] : pod->listening) {
+      if (listener) listener->go_on();
     }
   }
 }
@@ -306,8 +265,8 @@ WorkerLoad Worker::Impl::load() const {
 void Worker::Impl::drain() {
   for (auto& [slot, pod] : pods_) {
     // What waits in the queues has been told that it is connected.
-    for (Listening& listening : pod->listening) {
-      if (!held_) on_acceptable(*pod, listening);
+    for (const auto& [kind, listener] : pod->listening) {
+      if (listener && !held_) listener->accept_waiting();
     }
     pod->listening.clear();
   }

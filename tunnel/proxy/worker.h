@@ -19,6 +19,8 @@
 
 namespace weft::proxy {
 
+class Limits;
+
 /// What the proxy asks of the node it runs on. The agent implements it over BPF; tests of the proxy alone do nothing.
 /// Called from the worker threads.
 class Node {
@@ -69,6 +71,7 @@ struct WorkerConfig {
   std::uint16_t hbone_port = state::kHbonePort;
   std::size_t window_budget_bytes = 24U << 20;  ///< how much stream windows may grow beyond their start, together
   std::size_t kept_budget_bytes = 64U << 20;    ///< what may be kept for slow readers before their senders are stopped
+  std::shared_ptr<Limits> limits;               ///< of all workers together; null: none
 };
 
 /// What is true of a live connection, for the admin API.

@@ -21,6 +21,8 @@ const char* to_string(ResponseFlag flag) {
       return "IDENTITY_ERROR";
     case ResponseFlag::kCertRevoked:
       return "CERT_REVOKED";
+    case ResponseFlag::kOverflow:
+      return "UO";
   }
   return "-";
 }

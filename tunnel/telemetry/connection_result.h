@@ -27,6 +27,7 @@ enum class ResponseFlag : std::uint8_t {
   kNetworkPolicy,       ///< NETWORK_POLICY: the connect to 15008 timed out, probably blocked
   kIdentityError,       ///< IDENTITY_ERROR: no certificate for the workload, or the peer's is not acceptable
   kCertRevoked,         ///< CERT_REVOKED
+  kOverflow,            ///< UO, as Envoy calls it: a limit of the agent's own
 };
 [[nodiscard]] const char* to_string(ResponseFlag flag);
 

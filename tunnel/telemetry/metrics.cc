@@ -18,7 +18,7 @@ namespace {
 using Labels = std::map<std::string, std::string>;
 
 constexpr std::size_t kLabelCount = 26;
-constexpr std::size_t kFlagCount = static_cast<std::size_t>(ResponseFlag::kCertRevoked) + 1;
+constexpr std::size_t kFlagCount = static_cast<std::size_t>(ResponseFlag::kOverflow) + 1;
 
 constexpr std::array<const char*, kLabelCount> kLabelNames = {
     "reporter",
