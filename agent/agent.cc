@@ -3,7 +3,6 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -24,18 +23,6 @@ namespace {
 /// Longer than any ADD takes from its registration to its end.
 constexpr milliseconds kSettleTime{5'000};
 constexpr milliseconds kDrainPoll{50};
-
-void raise_fd_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return;
-  const rlim_t before = limit.rlim_cur;
-  limit.rlim_cur = limit.rlim_max;
-  if (::setrlimit(RLIMIT_NOFILE, &limit) < 0) {
-    log::warn("file descriptor limit not raised soft={} hard={}", before, limit.rlim_max);
-    return;
-  }
-  log::info("file descriptor limit soft={}", limit.rlim_cur);
-}
 
 /// SIGTERM and SIGINT come through the descriptor; SIGPIPE not at all.
 Result<Fd> take_signals() {
@@ -103,9 +90,17 @@ Result<void> Agent::Impl::make_workers() {
   node = std::make_unique<CaptureNode>(*capture, *resolver);
   registry = std::make_shared<prometheus::Registry>();
   metrics = std::make_unique<telemetry::ConnectionMetrics>(registry);
+  resources = std::make_unique<ResourceWatch>(ResourceConfig{.max_connections = config.max_connections,
+                                                             .max_connections_per_pod = config.max_connections_per_pod,
+                                                             .memory_limit = config.memory_limit,
+                                                             .workers = config.workers,
+                                                             .max_pods = config.max_pods},
+                                              limits);
   proxy::WorkerConfig worker;
   worker.cluster_id = config.cluster_id;
   worker.network = config.network;
+  worker.limits = limits;
+  fit_budgets(worker, config.workers, resources->status().memory.limit);
   auto made = WorkerSet::create(config.workers, worker, *node, certificates, *metrics);
   if (!made) return Failure(made.error());
   workers = std::move(*made);
@@ -254,6 +249,8 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
                       .registration_errors = [this] { return registration->errors(); },
                       .reconciled = [this] { return reconciled(); },
                       .unknown_attachments = [this] { return reconciler->unknown(); },
+                      .limits = limits,
+                      .resources = [this] { return resources->status(); },
                       .version = kVersion};
   return sources;
 }

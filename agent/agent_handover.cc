@@ -97,6 +97,7 @@ Result<void> Agent::Impl::start_handover() {
                       .events = events.get(),
                       .predecessors = &predecessors,
                       .registry = registry,
+                      .limits = limits,
                       .servers = {},
                       .retired = [this] { ::eventfd_write(retired.get(), 1); }};
   for (const auto& server : servers) parts.servers.push_back(server.get());

@@ -23,6 +23,7 @@
 #include "agent/identity/self_signed.h"
 #include "agent/reconcile/reconciler.h"
 #include "agent/registration_server.h"
+#include "agent/resource_watch.h"
 #include "tunnel/dns/resolver.h"
 
 /// The inside of Agent: agent.cc builds and stops it, agent_handover.cc is its part in handovers.
@@ -77,6 +78,8 @@ struct Agent::Impl {
   hbone::CertStore certificates;
   std::shared_ptr<prometheus::Registry> registry;
   std::unique_ptr<telemetry::ConnectionMetrics> metrics;
+  std::shared_ptr<proxy::Limits> limits = std::make_shared<proxy::Limits>();
+  std::unique_ptr<ResourceWatch> resources;
   std::unique_ptr<WorkerSet> workers;
   std::unique_ptr<CertManager> cert_manager;
   std::unique_ptr<WantedIdentities> wanted;

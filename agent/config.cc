@@ -25,6 +25,7 @@ struct Raw {
   std::int64_t drain_timeout_ms = 5'000;
   std::int64_t handover_timeout_ms = 0;
   std::int64_t reconcile_interval_ms = 60'000;
+  std::uint64_t memory_limit_mib = 0;
 };
 
 void add_options(CLI::App& app, Config& config, Raw& raw) {
@@ -47,6 +48,14 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--max-pods", config.max_pods, "WEFT_MAX_PODS", "pods of this node that can be wired");
   option("--max-destinations", config.max_destinations, "WEFT_MAX_DESTINATIONS",
          "mesh addresses that can be told apart; beyond that everything is captured");
+  option(
+      "--max-connections", config.max_connections, "WEFT_MAX_CONNECTIONS",
+      "connections and tunnels of all pods; beyond that they are refused, the pod with the most first; 0: as many as "
+      "the limits on open files and memory allow");
+  option("--max-connections-per-pod", config.max_connections_per_pod, "WEFT_MAX_CONNECTIONS_PER_POD",
+         "of one pod; 0: as many as are left to all others, so half of them where it is alone");
+  option("--memory-limit-mib", raw.memory_limit_mib, "WEFT_MEMORY_LIMIT_MIB",
+         "near this much resident memory new connections are refused; 0: near the limit of the agent's cgroup");
   option("--cluster-id", config.cluster_id, "WEFT_CLUSTER_ID", "the cluster's name in telemetry and headers");
   option("--network", config.network, "WEFT_NETWORK",
          "the network this node is in; workloads of it are reached directly");
@@ -79,6 +88,21 @@ Failure bad(const char* flag, const std::string& found, const std::string& expec
   return fail(ErrorCode::kInvalid, std::string(flag) + ": \"" + found + "\": expected " + expected);
 }
 
+Result<void> check_limits(Config& config, const Raw& raw) {
+  constexpr std::uint64_t kMostConnections = 100'000'000, kLeastMemoryMib = 32, kMostMemoryMib = 1U << 24;
+  for (auto [flag, value] : {std::pair{"--max-connections", config.max_connections},
+                             {"--max-connections-per-pod", config.max_connections_per_pod}}) {
+    if (value > kMostConnections) return bad(flag, std::to_string(value), "0 to " + std::to_string(kMostConnections));
+  }
+  const std::uint64_t memory = raw.memory_limit_mib;
+  if (memory != 0 && (memory < kLeastMemoryMib || memory > kMostMemoryMib)) {
+    return bad("--memory-limit-mib", std::to_string(memory),
+               "0, or " + std::to_string(kLeastMemoryMib) + " to " + std::to_string(kMostMemoryMib));
+  }
+  config.memory_limit = memory << 20;
+  return {};
+}
+
 Result<void> check(Config& config, const Raw& raw) {
   for (auto [flag, text, into] : {std::tuple{"--admin", &raw.admin, &config.admin},
                                   {"--metrics", &raw.metrics, &config.metrics},
@@ -104,6 +128,7 @@ Result<void> check(Config& config, const Raw& raw) {
   if (config.max_pods == 0 || config.max_pods > 65536) {
     return bad("--max-pods", std::to_string(config.max_pods), "1 to 65536");
   }
+  if (auto limits = check_limits(config, raw); !limits) return limits;
   if (config.max_destinations == 0) return bad("--max-destinations", "0", "at least 1");
   constexpr const char* kLevels[] = {"error", "warn", "info", "debug", "trace", "off"};
   if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {

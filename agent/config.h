@@ -25,6 +25,9 @@ struct Config {
   std::uint32_t workers = 1;
   std::uint32_t max_pods = 512;
   std::uint32_t max_destinations = 65536;
+  std::uint64_t max_connections = 0;          ///< 0: as many as descriptors and memory allow
+  std::uint64_t max_connections_per_pod = 0;  ///< 0: as many as are left to all others
+  std::uint64_t memory_limit = 0;             ///< bytes; 0: that of the cgroup
   std::string cluster_id = "Kubernetes";
   std::string network;
   std::string resolv_conf = "/etc/resolv.conf";  ///< names the DNS servers for workloads that are names

@@ -8,6 +8,7 @@
 #include "agent/admin/certificate_dump.h"
 #include "agent/admin/config_dump.h"
 #include "agent/admin/explain_view.h"
+#include "agent/admin/limit_metrics.h"
 #include "agent/admin/mesh_views.h"
 #include "agent/handover/metrics_merge.h"
 #include "tunnel/base/log.h"
@@ -79,6 +80,7 @@ json generations_of(const std::vector<agent::Generation>& generations) {
 HttpResponse status_of(const AdminSources& sources) {
   const auto missing = sources.not_ready();
   const auto state = sources.state();
+  const auto resources = sources.metrics.resources();
   std::map<std::string, int> pods;
   for (const auto& pod : sources.metrics.pods()) ++pods[pod.state];
   const auto generations = sources.generations();
@@ -98,7 +100,8 @@ HttpResponse status_of(const AdminSources& sources) {
                         {"certificates", sources.certificates().size()},
                         {"connections", connections},
                         {"generations", generations_of(generations)},
-                        {"openFds", open_fds()}});
+                        {"openFds", resources.fds},
+                        {"limits", limits_view(*sources.metrics.limits, resources)}});
 }
 
 HttpResponse ready_of(const AdminSources& sources) {
@@ -111,6 +114,7 @@ HttpResponse ready_of(const AdminSources& sources) {
 
 HttpResponse metrics_of(const AdminSources& sources) {
   auto families = sources.registry->Collect();
+  add_pod_limit_metrics(families, *sources.metrics.limits);
   const auto inherited = agent::understood(
       "inherited metrics", [&] { return agent::add_metrics(families, sources.inherited_metrics()), true; });
   if (!inherited) log::warn("metrics are incomplete error={}", log::quote(inherited.error().message()));

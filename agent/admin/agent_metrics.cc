@@ -1,44 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/admin/agent_metrics.h"
 
-#include <algorithm>
-#include <filesystem>
 #include <map>
 
+#include "agent/admin/limit_metrics.h"
+#include "agent/admin/metric_family.h"
 #include "tunnel/base/log.h"
 
 namespace weft::admin {
 namespace {
 
-using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-
-MetricFamily family(const char* name, const char* help, MetricType type) {
-  MetricFamily made;
-  made.name = name;
-  made.help = help;
-  made.type = type;
-  return made;
-}
-
-using Labels = std::vector<std::pair<std::string, std::string>>;
-
-void add(MetricFamily& to, const Labels& labels, double value) {
-  ClientMetric metric;
-  for (const auto& [name, text] : labels) metric.label.push_back({name, text});
-  if (to.type == MetricType::Counter)
-    metric.counter.value = value;
-  else
-    metric.gauge.value = value;
-  to.metric.push_back(std::move(metric));
-}
-
-MetricFamily single(const char* name, const char* help, MetricType type, double value) {
-  MetricFamily made = family(name, help, type);
-  add(made, {}, value);
-  return made;
-}
 
 MetricFamily packets(const MetricSources& sources) {
   MetricFamily made =
@@ -98,14 +71,6 @@ void add_traffic(std::vector<MetricFamily>& families, const std::vector<agent::P
 
 }  // namespace
 
-std::size_t open_fds() {
-  std::error_code error;
-  std::filesystem::directory_iterator entries("/proc/self/fd", error);
-  if (error) return 0;
-  const auto count = std::distance(begin(entries), end(entries));
-  return static_cast<std::size_t>(std::max<std::ptrdiff_t>(count - 1, 0));  // without the iterator's own
-}
-
 std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
   std::vector<MetricFamily> families;
   families.push_back(packets(sources));
@@ -151,8 +116,7 @@ std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
       "istio_build", "The build that runs, under the component name that Istio's dashboards expect", MetricType::Gauge);
   add(build, {{"component", "ztunnel"}, {"tag", sources.version}}, 1);
   families.push_back(std::move(build));
-  families.push_back(
-      single("process_open_fds", "Open file descriptors", MetricType::Gauge, static_cast<double>(open_fds())));
+  add_limit_metrics(families, *sources.limits, sources.resources());
   return families;
 }
 

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "agent/enrolment.h"
+#include "agent/resource_watch.h"
 #include "bpf/loader.h"
 #include "tunnel/base/error.h"
 
@@ -23,18 +25,17 @@ struct MetricSources {
   std::function<std::uint64_t()> registration_errors;
   std::function<std::map<std::string, std::uint64_t>()> reconciled;  ///< by action
   std::function<std::vector<std::string>()> unknown_attachments;
+  std::shared_ptr<const proxy::Limits> limits;
+  std::function<agent::ResourceStatus()> resources;
   std::string version;
 };
 
 /// The agent's own metric families: weft_bpf_packets_total{program,verdict,reason}, weft_pods{state},
 /// weft_registration_requests_total, weft_registration_errors_total, weft_reconcile_actions_total{action},
 /// weft_uncaptured_interfaces, weft_pod_problems, weft_unknown_attachments, weft_pod_packets_total and
-/// weft_pod_bytes_total{namespace,pod,direction}, weft_pod_drops_total{namespace,pod,reason}, and those that Istio's
-/// ztunnel dashboard reads: istio_build, process_open_fds, workload_manager_active_proxy_count,
-/// workload_manager_pending_proxy_count.
+/// weft_pod_bytes_total{namespace,pod,direction}, weft_pod_drops_total{namespace,pod,reason}, those of
+/// limit_metrics.h, and those that Istio's ztunnel dashboard reads: istio_build, process_open_fds,
+/// workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
 [[nodiscard]] std::vector<prometheus::MetricFamily> agent_metrics(const MetricSources& sources);
-
-/// Descriptors that this process has open, 0 where /proc does not say.
-[[nodiscard]] std::size_t open_fds();
 
 }  // namespace weft::admin

@@ -21,6 +21,19 @@ std::string reason_of(const json& pod) {
   return problems.empty() ? or_dash(text_of(pod, "reason")) : joined(problems);
 }
 
+/// What is used of what has a limit.
+std::string in_use(const json& limits) {
+  const auto part = [&limits](const char* key, const char* what, std::uint64_t unit) {
+    const json& entry = limits.at(key);
+    std::string text = std::to_string(entry.at("used").get<std::uint64_t>() / unit);
+    if (!entry.at("limit").is_null()) text += " of " + std::to_string(entry.at("limit").get<std::uint64_t>() / unit);
+    return text + what;
+  };
+  return part("connections", " connections, ", 1) + part("descriptors", " descriptors for pods, ", 1) +
+         part("openFds", " in all, ", 1) + part("memoryBytes", " MiB, ", 1U << 20) + number_of(limits, "shed") +
+         " refused";
+}
+
 template <class... Args>
 std::string format(const char* pattern, Args... args) {
   char buffer[64];
@@ -131,6 +144,7 @@ Result<std::string> status_table(const json& status) {
     line("certificates", number_of(status, "certificates"));
     line("workers", number_of(status, "workers"));
     line("open fds", number_of(status, "openFds"));
+    if (status.contains("limits")) line("in use", in_use(status.at("limits")));
     line("log level", text_of(status, "logLevel"));
     return out;
   });

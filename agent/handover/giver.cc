@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/handover/giver.h"
 
+#include "agent/admin/limit_metrics.h"
 #include "agent/handover/metrics_merge.h"
 
 namespace weft::agent {
@@ -25,7 +26,11 @@ Generation HandoverGiver::self() const {
   return generation;
 }
 
-json HandoverGiver::metrics() const { return metrics_json(parts_.registry->Collect()); }
+json HandoverGiver::metrics() const {
+  auto families = parts_.registry->Collect();
+  admin::add_pod_limit_metrics(families, *parts_.limits);
+  return metrics_json(families);
+}
 
 Welcome HandoverGiver::welcome() { return {.generation = self(), .identities = parts_.enrolment->identities()}; }
 

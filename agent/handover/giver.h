@@ -16,6 +16,7 @@
 #include "agent/handover/server.h"
 #include "agent/reconcile/reconciler.h"
 #include "agent/registration_server.h"
+#include "tunnel/proxy/limits.h"
 
 namespace weft::agent {
 
@@ -30,6 +31,7 @@ struct HandoverParts {
   EventLog* events = nullptr;
   Predecessors* predecessors = nullptr;
   std::shared_ptr<prometheus::Registry> registry;
+  std::shared_ptr<const proxy::Limits> limits;
   std::vector<admin::HttpServer*> servers;
   std::function<void()> retired;  ///< called on the server's thread when this agent has its connections only
 };

@@ -57,6 +57,9 @@ TEST(AgentConfig, HasDefaults) {
   EXPECT_EQ(c.workers, default_workers());
   EXPECT_EQ(c.log_level, "info");
   EXPECT_EQ(c.log_format, log::Format::kText);
+  EXPECT_EQ(c.max_connections, 0U);
+  EXPECT_EQ(c.max_connections_per_pod, 0U);
+  EXPECT_EQ(c.memory_limit, 0U);
   EXPECT_EQ(c.seccomp, hardening::SeccompMode::kEnforce);
 }
 
@@ -81,6 +84,12 @@ TEST(AgentConfig, TakesEveryFlag) {
                            "9",
                            "--max-destinations",
                            "10",
+                           "--max-connections",
+                           "5000",
+                           "--max-connections-per-pod",
+                           "600",
+                           "--memory-limit-mib",
+                           "256",
                            "--cluster-id",
                            "c",
                            "--network",
@@ -103,6 +112,9 @@ TEST(AgentConfig, TakesEveryFlag) {
   EXPECT_EQ(c.workers, 3U);
   EXPECT_EQ(c.max_pods, 9U);
   EXPECT_EQ(c.max_destinations, 10U);
+  EXPECT_EQ(c.max_connections, 5000U);
+  EXPECT_EQ(c.max_connections_per_pod, 600U);
+  EXPECT_EQ(c.memory_limit, 256U << 20);
   EXPECT_EQ(c.cluster_id, "c");
   EXPECT_EQ(c.network, "net");
   EXPECT_EQ(c.log_level, "debug");
@@ -143,6 +155,8 @@ TEST(AgentConfig, RefusesBadValuesByName) {
               HasSubstr("--resolv-conf: \"resolv.conf\": expected an absolute"));
   EXPECT_THAT(refused({"--ca-dir", ""}), HasSubstr("weftctl ca init"));
   EXPECT_THAT(refused({"--max-pods", "0"}), HasSubstr("--max-pods"));
+  EXPECT_THAT(refused({"--max-connections", "-1"}), HasSubstr("--max-connections"));
+  EXPECT_THAT(refused({"--memory-limit-mib", "8"}), HasSubstr("--memory-limit-mib: \"8\": expected 0, or 32 to"));
   EXPECT_THAT(refused({"--drain-timeout-ms", "-1"}), HasSubstr("--drain-timeout-ms"));
   EXPECT_THAT(refused({"--seccomp", "on"}), HasSubstr("--seccomp: \"on\": expected enforce, log or off"));
   EXPECT_THAT(refused({"--surprise"}), HasSubstr("--surprise"));
