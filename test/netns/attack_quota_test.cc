@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A pod opens connections until its agent has no descriptors left.
+/// A pod opens connections until it gets no more.
 
 #include <poll.h>
 #include <sys/resource.h>
@@ -67,20 +67,30 @@ TEST_F(QuotaAttack, ManyConnectionsOfOnePod) {
       << open_now() << ", before " << before;
 }
 
-// While it lasts nobody on the node gets a new connection. What is there goes on, and it ends with the attack.
-TEST_F(QuotaAttack, AnAgentWithoutDescriptors) {
+// It gets its share of few descriptors, and an answer to each attempt beyond it. Neighbours get new connections.
+TEST_F(QuotaAttack, AnAgentWithFewDescriptors) {
   constexpr std::size_t kRoom = 300, kMore = 1000;
   neighbour().serve();
   expect_served(neighbour());
   const std::size_t before = open_now();
   const rlimit low{before + kRoom, before + kRoom};
   ASSERT_EQ(::prlimit(node(1).agent().pid(), RLIMIT_NOFILE, &low, nullptr), 0);
+  const auto limit = [&] { return metric(node(1).metrics(), "process_max_fds", {}); };
+  EXPECT_TRUE(eventually(kDeadline, [&] { return limit() == static_cast<double>(low.rlim_cur); })) << limit();
+  EXPECT_TRUE(eventually(kDeadline, [&] {
+    return metric(node(1).metrics(), "weft_descriptors_limit", {}) < static_cast<double>(low.rlim_cur);
+  }));
   std::vector<Process> held;
   held.push_back(neighbour().hold(victim().v4()));
   held.push_back(victim().hold(neighbour().v6()));
   {
     const Swarm swarm(attacker(), victim(), kMore);
-    EXPECT_TRUE(eventually(kDeadline, [&] { return open_now() >= before + kRoom - 8; })) << open_now();
+    EXPECT_TRUE(eventually(kDeadline, [&] { return swarm.any_ended(); }));
+    const std::vector<std::string> shed{"pod=\"attacker\"", "reason=\"descriptors\""};
+    EXPECT_TRUE(
+        eventually(kDeadline, [&] { return metric(node(1).metrics(), "weft_shed_total", shed) >= kMore - kRoom; }));
+    EXPECT_LT(open_now(), low.rlim_cur);
+    expect_served(neighbour());
     for (auto& one : held) {
       const auto said = one.out().size();
       EXPECT_TRUE(eventually(kDeadline, [&] { return one.out().size() > said; })) << one.out();

@@ -43,7 +43,10 @@ CrowdRound Crowd::round(const std::string& what, milliseconds deadline) {
     return lines;
   };
   const int before = what == "echoed" ? rounds_ : 0;
-  if (!eventually(deadline, [&] { return count() > before || !process_.running(); }) || count() == before) {
+  const auto told = [&] { return count() > before; };
+  // What it said last may come in after its end was noticed.
+  constexpr milliseconds kLastWords{1'000};
+  if (!eventually(deadline, [&] { return told() || !process_.running(); }) || !eventually(kLastWords, told)) {
     throw TestError("the crowd is not " + what + ": " + process_.out() + process_.err());
   }
   if (what == "echoed") ++rounds_;
@@ -109,6 +112,22 @@ double cpu_seconds(pid_t pid) {
   double user = 0, system = 0;
   fields >> user >> system;
   return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+bool becomes_idle(pid_t pid, milliseconds deadline) {
+  constexpr milliseconds kWindow{200};
+  constexpr double kShare = 0.05;
+  auto since = std::chrono::steady_clock::now();
+  double last = cpu_seconds(pid);
+  return eventually(deadline, [&] {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - since < kWindow) return false;
+    const double used = cpu_seconds(pid);
+    const double share = (used - last) / std::chrono::duration<double>(now - since).count();
+    since = now;
+    last = used;
+    return share < kShare;
+  });
 }
 
 }  // namespace weft::test

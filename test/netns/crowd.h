@@ -58,5 +58,7 @@ struct Sockets {
 
 /// CPU time that a process has used, user and system, in seconds.
 [[nodiscard]] double cpu_seconds(pid_t pid);
+/// True once the process takes less than a twentieth of a CPU for a fifth of a second.
+[[nodiscard]] bool becomes_idle(pid_t pid, milliseconds deadline);
 
 }  // namespace weft::test

@@ -142,8 +142,10 @@ std::pair<IpAddress, IpAddress> Mesh::add_service(const std::string& namespace_n
   return {services_.back().v4, services_.back().v6};
 }
 
-void Mesh::set_workload(const json& workload) {
-  workloads_[workload.at("uid").get<std::string>()] = workload;
+void Mesh::set_workload(const json& workload) { set_workloads({workload}); }
+
+void Mesh::set_workloads(const std::vector<json>& workloads) {
+  for (const auto& workload : workloads) workloads_[workload.at("uid").get<std::string>()] = workload;
   apply();
 }
 

@@ -190,6 +190,8 @@ class Mesh {
                                               const nlohmann::json& more = nlohmann::json::object());
   /// Adds a workload that is no pod of this mesh, in ztunnel's local format, or replaces the one of this uid.
   void set_workload(const nlohmann::json& workload);
+  /// The same for many, at once.
+  void set_workloads(const std::vector<nlohmann::json>& workloads);
   /// Adds a policy in ztunnel's local format, or replaces the one of this namespace and name.
   void set_policy(const nlohmann::json& policy);
   void remove_policy(const std::string& namespace_name, const std::string& name);
