@@ -81,6 +81,7 @@ class Limits : public ::testing::Test {
                 round.longest_ms);
   }
 
+  std::unique_ptr<MemoryCgroup> cgroup_;  ///< goes when the agent in it has gone
   std::unique_ptr<Mesh> mesh_;
   Pod *hog_ = nullptr, *quiet_ = nullptr, *server_ = nullptr, *other_ = nullptr;
   std::vector<Process> echoes_;
@@ -192,9 +193,9 @@ TEST_F(Limits, OfDescriptorsHoldAndNothingSpins) {
 TEST_F(Limits, OfMemoryShedInsteadOfBeingKilled) {
   constexpr std::uint64_t kMemory = 48U << 20;
   constexpr int kTried = 8'000;
-  const auto cgroup = MemoryCgroup::make(kMemory);
-  if (cgroup == nullptr) GTEST_SKIP() << "no cgroup with a memory limit can be made here";
-  make_mesh({"--max-connections", "100000"}, cgroup.get());
+  cgroup_ = MemoryCgroup::make(kMemory);
+  if (cgroup_ == nullptr) GTEST_SKIP() << "no cgroup with a memory limit can be made here";
+  make_mesh({"--max-connections", "100000"}, cgroup_.get());
   EXPECT_EQ(gauge(node1(), "weft_memory_limit_bytes"), kMemory);
   std::vector<std::unique_ptr<Crowd>> hogs;
   // Two, so that the servers' ends do not run out of descriptors.
