@@ -41,7 +41,7 @@ std::string wrong_flag(const Record& record, bool denied) {
   if (const auto last = error.rfind("; then "); last != std::string::npos) error.erase(0, last);
   const auto says = [&](const char* words) { return error.find(words) != std::string::npos; };
   if (error.empty()) return flag.empty() ? "" : "flag without a reason";
-  static constexpr std::array kPossible{"", "CONNECT", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "DENY"};
+  static constexpr std::array kPossible{"", "CONNECT", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "DENY", "UO"};
   if (std::ranges::find(kPossible, flag) == kPossible.end()) return "nothing is there that would be " + flag;
   if (flag == "DENY" && !denied) return "nothing was denied";
   if (says("TLS handshake") && flag != "TLS_FAILURE") return "a handshake failed";
