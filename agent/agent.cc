@@ -56,9 +56,10 @@ Result<void> Agent::Impl::build() {
     return hardened;
   }
 
-  auto loaded = SelfSignedCa::load(config.ca_dir);
-  if (!loaded) return Failure(loaded.error());
-  ca = std::move(*loaded);
+  auto opened =
+      LocalCa::open({.directory = config.ca_dir, .crl_file = config.crl, .lifetime = config.certificate_lifetime});
+  if (!opened) return Failure(opened.error());
+  ca = std::move(*opened);
   for (auto step :
        {&Impl::meet_predecessor, &Impl::load_capture, &Impl::make_workers, &Impl::make_enrolment, &Impl::start_source,
         &Impl::take_over, &Impl::start_enrolment, &Impl::serve, &Impl::start_handover}) {
@@ -107,10 +108,23 @@ Result<void> Agent::Impl::make_workers() {
   workers->start();
   cert_manager = std::make_unique<CertManager>(*ca, certificates, Clock::real(),
                                                [this](const state::Identity&) { workers->certificates_changed(); });
+  workers->set_revocations(ca->revocations());
+  cert_manager->set_revocations(ca->revocations());
   cert_manager->start();
+  if (auto watching = watch_ca(); !watching) return watching;
   wanted = std::make_unique<WantedIdentities>(*cert_manager);
   log::info("workers started count={}", config.workers);
   return {};
+}
+
+Result<void> Agent::Impl::watch_ca() {
+  return ca->start({.replaced = [this] { cert_manager->renew_all(); },
+                    .back = [this] { cert_manager->retry(); },
+                    .revoked =
+                        [this](const hbone::RevocationsPtr& lists) {
+                          workers->set_revocations(lists);
+                          cert_manager->set_revocations(lists);
+                        }});
 }
 
 Result<void> Agent::Impl::make_enrolment() {
@@ -249,6 +263,9 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
                       .registration_errors = [this] { return registration->errors(); },
                       .reconciled = [this] { return reconciled(); },
                       .unknown_attachments = [this] { return reconciler->unknown(); },
+                      .certificates = sources->certificate_status,
+                      .certificate_counts = [this] { return cert_manager->counts(); },
+                      .ca = [this] { return ca->status(); },
                       .limits = limits,
                       .resources = [this] { return resources->status(); },
                       .version = kVersion};

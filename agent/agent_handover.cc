@@ -114,8 +114,8 @@ bool Agent::Impl::is_retired() const {
 }
 
 /// Another agent runs the node. This one's connections live on until they end, or the time is up where it has a limit:
-/// under the policies of every snapshot that comes. What stops a pod of Kubernetes begins with SIGTERM and has a limit
-/// of its own, so the first signal is no reason to cut them.
+/// under the policies of every snapshot that comes, and cut by every revocation list. What stops a pod of Kubernetes
+/// begins with SIGTERM and has a limit of its own, so the first signal is no reason to cut them.
 void Agent::Impl::outlive() {
   log::info("another agent has taken over, this one carries its connections to their end generation={}", self.number);
   servers.clear();

@@ -20,7 +20,7 @@
 #include "agent/handover/giver.h"
 #include "agent/handover/takeover.h"
 #include "agent/identity/cert_manager.h"
-#include "agent/identity/self_signed.h"
+#include "agent/identity/local_ca.h"
 #include "agent/reconcile/reconciler.h"
 #include "agent/registration_server.h"
 #include "agent/resource_watch.h"
@@ -70,7 +70,7 @@ struct Agent::Impl {
   Config config;
   Fd signals;
   Fd quit;  ///< readable when the admin API asked to stop
-  std::unique_ptr<SelfSignedCa> ca;
+  std::unique_ptr<LocalCa> ca;
   std::unique_ptr<bpf::Capture> capture;
   std::unique_ptr<BpfCaptureMaps> maps;
   std::unique_ptr<dns::Resolver> resolver;
@@ -99,13 +99,15 @@ struct Agent::Impl {
   std::optional<Takeover> takeover;
   Estate estate;
 
-  /// The resolver calls the workers, which go before it.
+  /// The resolver and the CA call what goes before them.
   ~Impl() {
     if (resolver) resolver->stop();
+    if (ca) ca->stop();
   }
   Result<void> build();
   Result<void> load_capture();
   Result<void> make_workers();
+  Result<void> watch_ca();
   Result<void> make_enrolment();
   Result<void> start_source();
   Result<void> start_enrolment();

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "agent/duration_flag.h"
 #include "agent/version.h"
 #include "bpf/shared.h"
 
@@ -14,6 +15,8 @@ namespace {
 
 constexpr std::uint32_t kDefaultWorkersMax = 4;
 constexpr std::int64_t kDayMs = 86'400'000;
+constexpr long kShortestLifetimeS = 5;
+constexpr long kLongestLifetimeS = 365L * 86'400;
 
 /// Strings as CLI11 fills them, before they are checked.
 struct Raw {
@@ -26,6 +29,7 @@ struct Raw {
   std::int64_t handover_timeout_ms = 0;
   std::int64_t reconcile_interval_ms = 60'000;
   std::uint64_t memory_limit_mib = 0;
+  long certificate_lifetime_s = 3'600;
 };
 
 void add_options(CLI::App& app, Config& config, Raw& raw) {
@@ -38,7 +42,12 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--node", config.node, "WEFT_NODE", "name of this node, as the workloads' `node` field spells it")->required();
   option("--socket", config.socket, "WEFT_SOCKET", "where weft-cni finds the agent");
   option("--bpf-root", config.bpf_root, "WEFT_BPF_ROOT", "where programs and maps are pinned; below a mounted bpffs");
-  option("--ca-dir", config.ca_dir, "WEFT_CA_DIR", "the mesh's CA, made by `weftctl ca init DIR`");
+  option("--ca-dir", config.ca_dir, "WEFT_CA_DIR", "the mesh's CA, made by `weftctl ca init DIR`; watched");
+  option("--crl", config.crl, "WEFT_CRL", "revocation lists, PEM; watched; default: crl.pem in the CA's directory");
+  takes_duration(option("--certificate-lifetime", raw.certificate_lifetime_s, "WEFT_CERTIFICATE_LIFETIME",
+                        "of workloads, such as 1h; renewed at half of it, so a CA may be away for the other half")
+                     ->default_str("1h"),
+                 kShortestLifetimeS, kLongestLifetimeS);
   option("--run-dir", config.run_dir, "WEFT_RUN_DIR",
          "registration records, and the socket on which agents take over from each other; on a tmpfs");
   option("--admin", raw.admin, "WEFT_ADMIN", "admin API; changes are taken from loopback only");
@@ -148,6 +157,8 @@ Result<void> check(Config& config, const Raw& raw) {
   auto seccomp = hardening::parse_seccomp_mode(raw.seccomp);
   if (!seccomp) return fail(ErrorCode::kInvalid, "--seccomp: " + seccomp.error().context);
   config.seccomp = *seccomp;
+  if (!config.crl.empty() && config.crl.front() != '/') return bad("--crl", config.crl, "an absolute path");
+  config.certificate_lifetime = seconds(raw.certificate_lifetime_s);
   return {};
 }
 

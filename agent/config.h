@@ -20,6 +20,8 @@ struct Config {
   std::string socket = "/run/weft/agent.sock";
   std::string bpf_root = "/sys/fs/bpf/weft";
   std::string ca_dir = "/etc/weft/ca";
+  std::string crl;  ///< empty: crl.pem in ca_dir
+  seconds certificate_lifetime{3600};
   std::string run_dir = "/run/weft";
   Endpoint admin, metrics, ready;
   std::uint32_t workers = 1;

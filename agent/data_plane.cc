@@ -70,6 +70,10 @@ void WorkerSet::certificates_changed() {
   for (auto& worker : workers_) worker->certificates_changed();
 }
 
+void WorkerSet::set_revocations(const hbone::RevocationsPtr& revocations) {
+  for (auto& worker : workers_) worker->set_revocations(revocations);
+}
+
 void WorkerSet::set_state(std::shared_ptr<const state::State> state) {
   for (auto& worker : workers_) worker->set_state(state);
 }

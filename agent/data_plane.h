@@ -52,6 +52,8 @@ class WorkerSet final : public DataPlane {
   [[nodiscard]] proxy::WorkerLoad load(milliseconds timeout);
   /// A certificate arrived.
   void certificates_changed();
+  /// As Worker::set_revocations, on all of them.
+  void set_revocations(const hbone::RevocationsPtr& revocations);
   /// A name was looked up.
   void names_changed();
 

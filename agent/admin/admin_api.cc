@@ -6,6 +6,7 @@
 #include <map>
 
 #include "agent/admin/certificate_dump.h"
+#include "agent/admin/certificate_metrics.h"
 #include "agent/admin/config_dump.h"
 #include "agent/admin/explain_view.h"
 #include "agent/admin/limit_metrics.h"
@@ -86,6 +87,8 @@ HttpResponse status_of(const AdminSources& sources) {
   const auto generations = sources.generations();
   std::size_t connections = 0;
   for (const auto& generation : generations) connections += generation.load.connections;
+  std::map<std::string, int> certificates;
+  for (const auto& one : sources.certificate_status()) ++certificates[state_of(one, Clock::real().wall_now())];
   return json_response({{"version", sources.metrics.version},
                         {"node", sources.node},
                         {"ready", missing.empty()},
@@ -98,6 +101,8 @@ HttpResponse status_of(const AdminSources& sources) {
                         {"services", state ? state->services().size() : 0},
                         {"policies", state ? state->policies().size() : 0},
                         {"certificates", sources.certificates().size()},
+                        {"certificateStates", certificates},
+                        {"ca", to_json(sources.metrics.ca())},
                         {"connections", connections},
                         {"generations", generations_of(generations)},
                         {"openFds", resources.fds},

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "agent/admin/certificate_metrics.h"
 #include "agent/admin/limit_metrics.h"
 #include "agent/admin/metric_family.h"
 #include "tunnel/base/log.h"
@@ -112,6 +113,7 @@ std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
   families.push_back(single("weft_unknown_attachments",
                             "Attached programs of pods that nobody knows, which are cut off", MetricType::Gauge,
                             static_cast<double>(sources.unknown_attachments().size())));
+  add_certificate_metrics(families, sources, Clock::real().wall_now());
   MetricFamily build = family(
       "istio_build", "The build that runs, under the component name that Istio's dashboards expect", MetricType::Gauge);
   add(build, {{"component", "ztunnel"}, {"tag", sources.version}}, 1);

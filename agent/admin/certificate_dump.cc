@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "agent/admin/config_dump.h"
+#include "tunnel/hbone/tls_x509.h"
 
 namespace weft::admin {
 namespace {
@@ -68,19 +69,6 @@ std::string subject_of(const X509* certificate) {
   return {data, static_cast<std::size_t>(size)};
 }
 
-std::string digest_of(const X509* certificate) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned size = 0;
-  if (X509_digest(certificate, EVP_sha256(), digest.data(), &size) != 1) return "";
-  std::string text;
-  for (unsigned i = 0; i < size; ++i) {
-    constexpr std::string_view kHex = "0123456789abcdef";
-    text += kHex[digest[i] >> 4U];
-    text += kHex[digest[i] & 0xfU];
-  }
-  return text;
-}
-
 /// What `make` says of each certificate.
 template <class Make>
 json each_certificate(const std::string& pem, Make make) {
@@ -118,10 +106,35 @@ json certificates_in(const std::string& pem) {
 json certificate_summaries(const std::string& pem) {
   return each_certificate(pem, [](X509* certificate) -> json {
     return {{"subject", subject_of(certificate)},
-            {"sha256", digest_of(certificate)},
+            {"sha256", hbone::certificate_digest(certificate)},
             {"validFrom", time_of(X509_get0_notBefore(certificate))},
             {"expirationTime", time_of(X509_get0_notAfter(certificate))}};
   });
+}
+
+json to_json(const agent::CaStatus& ca) {
+  json roots = json::array(), lists = json::array();
+  for (const auto& root : ca.roots) {
+    roots.push_back({{"subject", root.subject},
+                     {"sha256", root.sha256},
+                     {"expirationTime", rfc3339(root.not_after)},
+                     {"signs", root.signs}});
+  }
+  for (const auto& list : ca.crl.lists) {
+    json one = {{"issuer", list.issuer},
+                {"thisUpdate", rfc3339(list.this_update)},
+                {"revoked", list.revoked},
+                {"verified", list.verified}};
+    if (list.next_update) one["nextUpdate"] = rfc3339(*list.next_update);
+    lists.push_back(std::move(one));
+  }
+  json crl = {{"file", ca.crl.file},   {"usable", ca.crl.problem.empty()}, {"problem", ca.crl.problem},
+              {"notes", ca.crl.notes}, {"refused", ca.crl.refused},        {"lists", std::move(lists)}};
+  return {{"directory", ca.directory},
+          {"usable", ca.problem.empty()},
+          {"problem", ca.problem},
+          {"roots", std::move(roots)},
+          {"crl", std::move(crl)}};
 }
 
 json to_json(const hbone::TlsIdentity& certificate) {

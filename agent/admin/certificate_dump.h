@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "agent/identity/local_ca.h"
 #include "tunnel/base/clock.h"
 
 namespace weft::admin {
@@ -14,6 +15,11 @@ namespace weft::admin {
 
 /// The same for people: {subject, sha256 (hex, of the certificate), validFrom, expirationTime}.
 [[nodiscard]] nlohmann::json certificate_summaries(const std::string& pem);
+
+/// Where certificates come from and what is revoked: {directory, usable, problem, roots: [{subject, sha256,
+/// expirationTime, signs}], crl: {file, usable, problem, notes, refused, lists: [{issuer, thisUpdate, nextUpdate,
+/// revoked, verified}]}}.
+[[nodiscard]] nlohmann::json to_json(const agent::CaStatus& ca);
 
 /// "2026-01-31T12:00:00Z"
 [[nodiscard]] std::string rfc3339(WallTime time);

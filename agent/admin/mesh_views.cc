@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "agent/admin/certificate_dump.h"
+#include "agent/admin/certificate_metrics.h"
 #include "agent/admin/config_dump.h"
 #include "agent/explain/policy_notes.h"
 #include "tunnel/state/captured.h"
@@ -38,13 +39,6 @@ json unknown_policy(const std::string& key, const std::vector<std::string>& name
           {"known", false},
           {"workloads", named_by.size()},
           {"notes", std::move(notes)}};
-}
-
-std::string state_of(const agent::CertManager::Status& status, WallTime now) {
-  if (!status.valid_until) return "none";
-  if (now >= *status.valid_until) return "expired";
-  if (now < *status.valid_from) return "not yet valid";
-  return now >= *status.renew_at ? "due for renewal" : "valid";
 }
 
 }  // namespace
@@ -94,6 +88,7 @@ json certificates_view(const std::vector<agent::CertManager::Status>& wanted,
   for (const auto& status : wanted) {
     json object = {{"identity", status.identity.to_uri()}, {"state", state_of(status, now)}, {"serial", status.serial},
                    {"failures", status.failures},          {"lastError", status.last_error}, {"roots", json::array()}};
+    if (!status.revoked.empty()) object["revoked"] = status.revoked;
     const auto put = [&object](const char* key, const std::optional<WallTime>& time) {
       if (time) object[key] = rfc3339(*time);
     };
@@ -102,7 +97,10 @@ json certificates_view(const std::vector<agent::CertManager::Status>& wanted,
     put("renewAt", status.renew_at);
     const auto held = std::ranges::find(certificates, status.identity,
                                         [](const auto& certificate) { return certificate->bundle().identity; });
-    if (held != certificates.end()) object["roots"] = certificate_summaries((*held)->bundle().roots_pem);
+    if (held != certificates.end()) {
+      object["roots"] = certificate_summaries((*held)->bundle().roots_pem);
+      object["issuerRoot"] = hbone::certificate_digest((*held)->chain().back());
+    }
     list.push_back(std::move(object));
   }
   return list;

@@ -20,8 +20,9 @@ namespace weft::admin {
 /// Policies with `known`, `notes` and `workloads` (to how many they apply); policies that workloads name and that are
 /// not known too, with `known` false.
 [[nodiscard]] nlohmann::json policies_view(const state::State& state);
-/// The certificates of this node's identities: state ("valid", "due for renewal", "expired", "not yet valid", "none"),
-/// serial (hex), validFrom, validUntil, renewAt, failures, lastError, and the roots that peers are verified against.
+/// The certificates of this node's identities: state (as state_of() in certificate_metrics.h says), serial (hex),
+/// validFrom, validUntil, renewAt, failures, lastError, revoked (what revokes it, where something does), the roots that
+/// peers are verified against, and issuerRoot, the SHA-256 of the one that it hangs on itself.
 [[nodiscard]] nlohmann::json certificates_view(
     const std::vector<agent::CertManager::Status>& wanted,
     const std::vector<std::shared_ptr<const hbone::TlsIdentity>>& certificates, WallTime now);

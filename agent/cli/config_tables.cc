@@ -60,13 +60,23 @@ std::string all_vips_of(const json& service) {
   return vips.empty() ? "none" : joined(vips);
 }
 
-std::string root_of(const json& certificate) {
+/// The roots that peers are verified against; where there are several, the one that the certificate itself hangs on is
+/// told.
+std::string roots_of(const json& certificate) {
   std::string text;
-  for (const auto& root : certificate.at("roots")) {
-    text += (text.empty() ? "" : ", ") + text_of(root, "sha256").substr(0, kShortDigest) + " until " +
-            text_of(root, "expirationTime");
+  const json& roots = certificate.at("roots");
+  for (const auto& root : roots) {
+    const std::string digest = text_of(root, "sha256");
+    text += (text.empty() ? "" : ", ") + digest.substr(0, kShortDigest) + " until " + text_of(root, "expirationTime");
+    if (roots.size() > 1 && certificate.value("issuerRoot", "") == digest) text += " (issuer)";
   }
   return or_dash(text);
+}
+
+/// Why there is no new certificate, and before that why the present one is worth nothing.
+std::string trouble_of(const json& certificate) {
+  const std::string revoked = certificate.value("revoked", ""), error = text_of(certificate, "lastError");
+  return or_dash(revoked + (revoked.empty() || error.empty() ? "" : "; ") + error);
 }
 
 }  // namespace
@@ -117,10 +127,9 @@ Result<std::string> certificates_table(const json& certificates) {
     Rows rows;
     for (const auto& c : certificates) {
       rows.push_back({text_of(c, "identity"), text_of(c, "state"), or_dash(text_of(c, "serial")),
-                      c.value("validFrom", "-"), c.value("validUntil", "-"), root_of(c),
-                      or_dash(text_of(c, "lastError"))});
+                      c.value("validFrom", "-"), c.value("validUntil", "-"), roots_of(c), trouble_of(c)});
     }
-    return table({"IDENTITY", "STATE", "SERIAL", "VALID FROM", "VALID UNTIL", "ROOT (SHA-256)", "ERROR"}, rows);
+    return table({"IDENTITY", "STATE", "SERIAL", "VALID FROM", "VALID UNTIL", "ROOTS (SHA-256)", "ERROR"}, rows);
   });
 }
 

@@ -55,6 +55,43 @@ std::string verified_of(const json& pod) {
          (problems == 0 ? "well" : std::to_string(problems) + (problems == 1 ? " problem" : " problems"));
 }
 
+/// "2 enrolled, 1 wired"
+std::string counts_of(const json& by_state) {
+  std::string text;
+  for (const auto& [state, count] : by_state.items()) {
+    text += (text.empty() ? "" : ", ") + std::to_string(count.get<int>()) + " " + state;
+  }
+  return text;
+}
+
+/// Agents before 0.2 tell only how many there are.
+std::string certificates_of(const json& status) {
+  const json states = status.value("certificateStates", json::object());
+  return states.empty() ? number_of(status, "certificates") : counts_of(states);
+}
+
+/// What of the CA and the revocation lists is to be known, and what is wrong with them.
+std::vector<std::pair<const char*, std::string>> ca_lines(const json& status) {
+  std::vector<std::pair<const char*, std::string>> lines;
+  if (!status.contains("ca")) return lines;
+  const json& ca = status.at("ca");
+  const auto plural = [](std::size_t n, const char* what) {
+    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+  };
+  lines.emplace_back("CA", text_of(ca, "directory") + ", " + plural(ca.at("roots").size(), "root"));
+  if (!ca.at("usable").get<bool>()) lines.emplace_back("  problem", text_of(ca, "problem"));
+  const json& crl = ca.at("crl");
+  std::uint64_t revoked = 0;
+  for (const auto& list : crl.at("lists")) revoked += list.at("revoked").get<std::uint64_t>();
+  const std::size_t lists = crl.at("lists").size();
+  lines.emplace_back("CRL", lists == 0 ? "none"
+                                       : text_of(crl, "file") + ", " + plural(lists, "list") + ", " +
+                                             plural(revoked, "certificate") + " revoked");
+  if (!crl.at("usable").get<bool>()) lines.emplace_back("  problem", text_of(crl, "problem"));
+  for (const auto& note : crl.at("notes")) lines.emplace_back("  note", note.get<std::string>());
+  return lines;
+}
+
 }  // namespace
 
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
@@ -114,10 +151,7 @@ std::string human_bytes(double bytes) {
 
 Result<std::string> status_table(const json& status) {
   return understood("its status", [&] {
-    std::string pods;
-    for (const auto& [state, count] : status.at("pods").items()) {
-      pods += (pods.empty() ? "" : ", ") + std::to_string(count.get<int>()) + " " + state;
-    }
+    const std::string pods = counts_of(status.at("pods"));
     const bool ready = status.at("ready").get<bool>();
     std::string out;
     const auto line = [&out](const char* name, const std::string& value) {
@@ -141,7 +175,8 @@ Result<std::string> status_table(const json& status) {
     line("workloads", number_of(status, "workloads"));
     line("services", number_of(status, "services"));
     line("policies", number_of(status, "policies"));
-    line("certificates", number_of(status, "certificates"));
+    line("certificates", certificates_of(status));
+    for (const auto& [name, value] : ca_lines(status)) line(name, value);
     line("workers", number_of(status, "workers"));
     line("open fds", number_of(status, "openFds"));
     if (status.contains("limits")) line("in use", in_use(status.at("limits")));

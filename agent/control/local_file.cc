@@ -2,9 +2,6 @@
 #include "agent/control/local_file.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,18 +15,6 @@
 
 namespace weft::control {
 namespace {
-
-constexpr milliseconds kSettle{50};
-constexpr milliseconds kSwarm{10};
-constexpr int kSettleRounds = 40;
-constexpr std::uint32_t kEvents =
-    IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
-
-std::string directory_of(const std::string& path) {
-  const auto slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
 
 /// The whole file, at most one byte more than may be parsed.
 Result<std::string> read_file(const std::string& path) {
@@ -54,17 +39,13 @@ Result<std::string> read_file(const std::string& path) {
 }  // namespace
 
 LocalFile::LocalFile(std::string path, milliseconds poll_interval)
-    : path_(std::move(path)), poll_interval_(poll_interval) {}
+    : path_(std::move(path)), watch_({agent::directory_of(path_)}, poll_interval) {}
 
 LocalFile::~LocalFile() { stop(); }
 
 Result<void> LocalFile::start(Deliver deliver) {
   deliver_ = std::move(deliver);
-  wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake_) return fail_errno(errno, "eventfd");
-  inotify_.reset(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-  if (!inotify_) log::warn("inotify is not to be had, changes are seen with a delay file={} errno={}", path_, errno);
-  watch_directory();  // before the first read, so that no change falls between the two
+  if (auto opened = watch_.open(); !opened) return opened;
   auto text = read_file(path_);
   if (!text) return Failure(text.error());
   last_text_ = std::move(*text);
@@ -73,7 +54,9 @@ Result<void> LocalFile::start(Deliver deliver) {
   set_in_force(**state);
   deliver_(std::move(*state));
   try {
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this] {
+      while (watch_.wait()) reload();
+    });
   } catch (const std::system_error& e) {
     return fail_errno(e.code().value(), "start the thread that watches " + path_);
   }
@@ -82,9 +65,7 @@ Result<void> LocalFile::start(Deliver deliver) {
 
 void LocalFile::stop() {
   if (!thread_.joinable()) return;
-  const std::uint64_t one = 1;
-  // An eventfd takes its first count always.
-  if (::write(wake_.get(), &one, sizeof one) < 0) log::error("wake-up failed errno={}", errno);
+  watch_.stop();
   thread_.join();
 }
 
@@ -96,66 +77,20 @@ std::string LocalFile::status() const {
   return text;
 }
 
-void LocalFile::watch_directory() {
-  if (!inotify_ || watch_ >= 0) return;
-  watch_ = ::inotify_add_watch(inotify_.get(), directory_of(path_).c_str(), kEvents);
-  if (watch_ < 0) log::debug("cannot watch directory={} errno={}", directory_of(path_), errno);
-}
-
-void LocalFile::run() {
-  while (!stopped_within(milliseconds(0))) {
-    wait_for_change();
-    watch_directory();
-    reload();
-  }
-}
-
-void LocalFile::wait_for_change() {
-  std::array<pollfd, 2> waits = {pollfd{wake_.get(), POLLIN, 0}, pollfd{inotify_.get(), POLLIN, 0}};
-  // A descriptor of -1 is passed over by poll.
-  ::poll(waits.data(), waits.size(), static_cast<int>(poll_interval_.count()));
-  if (waits[1].revents == 0) return;
-  drain_events();
-  // Events come in swarms; and a directory that is busy with other things must not keep this thread busy.
-  stopped_within(kSwarm);
-  drain_events();
-}
-
-void LocalFile::drain_events() {
-  alignas(inotify_event) std::array<char, 16 * 1024> buffer;
-  while (true) {
-    const ssize_t n = ::read(inotify_.get(), buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;
-    for (std::size_t at = 0; at < static_cast<std::size_t>(n);) {
-      const auto* event = reinterpret_cast<const inotify_event*>(buffer.data() + at);
-      at += sizeof(inotify_event) + event->len;
-      if (event->wd != watch_) continue;
-      // The watch is on an inode that no longer is at the path: look for the new one.
-      if ((event->mask & (IN_DELETE_SELF | IN_MOVE_SELF)) != 0) ::inotify_rm_watch(inotify_.get(), watch_);
-      if ((event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED)) != 0) watch_ = -1;
-    }
-  }
-}
-
-bool LocalFile::stopped_within(milliseconds wait) {
-  pollfd stop{wake_.get(), POLLIN, 0};
-  return ::poll(&stop, 1, static_cast<int>(wait.count())) > 0;
-}
-
 std::optional<std::string> LocalFile::settled_text() {
-  std::optional<std::string> last;
-  for (int round = 0; round < kSettleRounds; ++round) {
+  struct Look {
+    std::string text, error;
+    bool operator==(const Look&) const = default;
+  };
+  auto settled = watch_.settled(Look{last_text_, {}}, [this]() -> Look {
     auto text = read_file(path_);
-    if (!text) {
-      set_unreadable(text.error().message());
-      return std::nullopt;
-    }
-    if (*text == last_text_ || (last && *text == *last)) return std::move(*text);
-    last = std::move(*text);
-    if (stopped_within(kSettle)) return std::nullopt;
-  }
-  return std::nullopt;
+    if (text) return {std::move(*text), {}};
+    return {{}, text.error().message()};
+  });
+  if (!settled) return std::nullopt;
+  set_unreadable(settled->error);
+  if (!settled->error.empty()) return std::nullopt;
+  return std::move(settled->text);
 }
 
 void LocalFile::set_unreadable(std::string why) {
@@ -169,7 +104,6 @@ void LocalFile::set_unreadable(std::string why) {
 void LocalFile::reload() {
   auto text = settled_text();
   if (!text) return;
-  set_unreadable("");
   if (*text == last_text_) return;
   last_text_ = std::move(*text);
   auto state = load(last_text_);

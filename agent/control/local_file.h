@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "agent/control/source.h"
+#include "agent/directory_watch.h"
 #include "tunnel/base/clock.h"
-#include "tunnel/base/fd.h"
 
 namespace weft::control {
 
@@ -30,16 +30,7 @@ class LocalFile : public Source {
   [[nodiscard]] std::string status() const override;
 
  private:
-  /// Watches the directory where it does not yet; without a watch the content is still looked at now and then.
-  void watch_directory();
-  void run();
-  /// Waits for a change in the directory, the poll interval, or stop().
-  void wait_for_change();
-  void drain_events();
-  /// Waits at most that long; true where stop() was called.
-  bool stopped_within(milliseconds wait);
-  /// The content once two looks in a row agree, so that a write under way is not taken for a version. Nothing where
-  /// there is no file, it does not settle, or stop() was called.
+  /// The content once it has settled. Nothing where there is no file, it does not settle, or stop() was called.
   std::optional<std::string> settled_text();
   void reload();
   Result<std::shared_ptr<const state::State>> load(const std::string& text);
@@ -49,11 +40,8 @@ class LocalFile : public Source {
   void set_in_force(const state::State& state);
 
   const std::string path_;
-  const milliseconds poll_interval_;
+  agent::DirectoryWatch watch_;
   Deliver deliver_;
-  Fd inotify_;
-  Fd wake_;                ///< readable once stop() was called
-  int watch_ = -1;         ///< of the directory, -1 where there is none now
   std::string last_text_;  ///< the content last looked at, good or bad
   mutable std::mutex status_mutex_;
   std::string in_force_;    ///< under status_mutex_

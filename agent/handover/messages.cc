@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/handover/messages.h"
 
+#include <ctime>
+
 #include "bpf/loader.h"
+#include "tunnel/hbone/tls_x509.h"
 
 namespace weft::agent {
 
@@ -57,11 +60,26 @@ json to_json(const proxy::ConnectionInfo& c) {
                  {"bytesReceived", c.bytes_received},
                  {"ageSeconds", c.age_seconds}};
   if (c.hbone.address.valid()) object["hbone"] = c.hbone.to_string();
+  if (!c.peer_serial.empty()) {
+    object["peerCertificate"] = {{"serial", c.peer_serial}, {"validUntil", hbone::to_text(c.peer_valid_until)}};
+  }
   if (c.generation != 0) object["generation"] = c.generation;
   return object;
 }
 
+namespace {
+
+/// What hbone::to_text() made; the epoch for anything else.
+WallTime time_of(const std::string& text) {
+  std::tm parts{};
+  if (::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%SZ", &parts) == nullptr) return {};
+  return std::chrono::system_clock::from_time_t(::timegm(&parts));
+}
+
+}  // namespace
+
 proxy::ConnectionInfo connection_from(const json& body) {
+  const json peer = body.value("peerCertificate", json::object());
   const auto endpoint = [&](const char* key) { return Endpoint::parse(body.value(key, "")).value_or(Endpoint()); };
   return {.pod = body.at("pod").get<std::string>(),
           .direction = body.at("direction").get<std::string>(),
@@ -71,6 +89,8 @@ proxy::ConnectionInfo connection_from(const json& body) {
           .source_identity = body.at("sourceIdentity").get<std::string>(),
           .destination_identity = body.at("destinationIdentity").get<std::string>(),
           .service = body.at("service").get<std::string>(),
+          .peer_serial = peer.value("serial", ""),
+          .peer_valid_until = time_of(peer.value("validUntil", "")),
           .bytes_sent = body.at("bytesSent").get<std::uint64_t>(),
           .bytes_received = body.at("bytesReceived").get<std::uint64_t>(),
           .age_seconds = body.at("ageSeconds").get<double>(),

@@ -9,12 +9,13 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "agent/directory_watch.h"
 #include "tunnel/base/fd.h"
 
 namespace weft::agent {
 namespace {
 
-constexpr std::size_t kPemRoom = 256 * 1024;
+constexpr std::size_t kChunk = 64 * 1024;
 constexpr std::size_t kKeyRoom = 32 * 1024;
 
 Result<void> write_all(int fd, std::string_view text) {
@@ -27,18 +28,30 @@ Result<void> write_all(int fd, std::string_view text) {
   return {};
 }
 
+/// As much as one read gives; 0 at the end.
+Result<std::size_t> read_some(int fd, char* into, std::size_t room, const std::string& path) {
+  for (;;) {
+    const ssize_t n = ::read(fd, into, room);
+    if (n >= 0) return static_cast<std::size_t>(n);
+    if (errno != EINTR) return fail_errno(errno, "read " + path);
+  }
+}
+
+Failure too_large(const std::string& path, std::size_t at_most) {
+  return fail(ErrorCode::kInvalid,
+              "read " + path + ": larger than " + std::to_string(at_most / 1024) + " KiB, no such file of a CA is");
+}
+
 /// The whole file into `room` bytes, of which one stays free. Gives the number of bytes.
 Result<std::size_t> read_all(int fd, char* into, std::size_t room, const std::string& path) {
   std::size_t size = 0;
   while (size < room) {
-    const ssize_t n = ::read(fd, into + size, room - size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, "read " + path);
-    if (n == 0) return size;
-    size += static_cast<std::size_t>(n);
+    const auto n = read_some(fd, into + size, room - size, path);
+    if (!n) return n;
+    if (*n == 0) return size;
+    size += *n;
   }
-  return fail(ErrorCode::kInvalid,
-              "read " + path + ": larger than " + std::to_string(room / 1024) + " KiB, no such PEM file of a CA is");
+  return too_large(path, room);
 }
 
 /// Asked of the open file, so that it is the one that is read.
@@ -72,25 +85,22 @@ class Secret {
   std::size_t size_;
 };
 
-Result<void> sync_directory_of(const std::string& path) {
-  const auto slash = path.rfind('/');
-  const std::string dir = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const Fd fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd || ::fsync(fd.get()) < 0) return fail_errno(errno, "sync directory " + dir);
-  return {};
-}
-
 }  // namespace
 
-Result<std::string> read_pem_file(const std::string& path) {
+Result<std::string> read_pem_file(const std::string& path, std::size_t at_most) {
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "open " + path);
-  std::string text(kPemRoom, '\0');
-  auto size = read_all(fd.get(), text.data(), text.size(), path);
-  if (!size) return Failure(size.error());
-  text.resize(*size);
-  text.shrink_to_fit();
-  return text;
+  std::string text;
+  std::size_t size = 0;
+  while (size <= at_most) {
+    text.resize(size + kChunk);
+    const auto n = read_some(fd.get(), text.data() + size, kChunk, path);
+    if (!n) return Failure(n.error());
+    size += *n;
+    text.resize(size);
+    if (*n == 0) return text;
+  }
+  return too_large(path, at_most);
 }
 
 Result<hbone::OpenSslPtr<EVP_PKEY>> read_key_file(const std::string& path) {
@@ -116,7 +126,13 @@ Result<void> write_file_atomically(const std::string& path, const std::string& t
   if (::fchmod(fd.get(), mode) < 0) return give_up(errno, "change the mode of");
   if (::fsync(fd.get()) < 0) return give_up(errno, "sync");
   if (::rename(temporary.c_str(), path.c_str()) < 0) return give_up(errno, "rename to " + path + ":");
-  return sync_directory_of(path);
+  return sync_directory(directory_of(path));
+}
+
+Result<void> sync_directory(const std::string& dir) {
+  const Fd fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd || ::fsync(fd.get()) < 0) return fail_errno(errno, "sync directory " + dir);
+  return {};
 }
 
 Result<void> make_private_directory(const std::string& dir) {

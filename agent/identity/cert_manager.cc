@@ -66,6 +66,56 @@ void CertManager::forget(const state::Identity& identity) {
   if (entries_.erase(identity) != 0) store_.remove(identity);
 }
 
+/// Also what is being issued just now counts as never asked for: it may come from what is out of date.
+void CertManager::make_due(Entry& entry) {
+  entry.generation = ++generations_;
+  entry.not_before = clock_.now();
+  if (entry.status.renew_at) entry.status.renew_at = clock_.wall_now();
+  woken_ = true;
+}
+
+void CertManager::renew_all() {
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [identity, entry] : entries_) make_due(entry);
+  }
+  wake_.notify_all();
+}
+
+void CertManager::retry() {
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [identity, entry] : entries_) {
+      if (entry.status.failures > 0) make_due(entry);
+    }
+  }
+  wake_.notify_all();
+}
+
+void CertManager::set_revocations(hbone::RevocationsPtr revocations) {
+  {
+    const std::lock_guard lock(mutex_);
+    revocations_ = std::move(revocations);
+    for (auto& [identity, entry] : entries_) {
+      const auto held = store_.get(identity);
+      const auto why = held && revocations_ ? revocations_->find(held->chain()) : std::nullopt;
+      entry.status.revoked = why.value_or("");
+      if (why) make_due(entry);
+    }
+  }
+  wake_.notify_all();
+}
+
+hbone::RevocationsPtr CertManager::revocations() const {
+  const std::lock_guard lock(mutex_);
+  return revocations_;
+}
+
+CertManager::Counts CertManager::counts() const {
+  const std::lock_guard lock(mutex_);
+  return counts_;
+}
+
 std::vector<CertManager::Status> CertManager::status() const {
   const std::lock_guard lock(mutex_);
   std::vector<Status> out;
@@ -131,6 +181,11 @@ Result<std::shared_ptr<const hbone::TlsIdentity>> CertManager::obtain(const stat
       return fail(ErrorCode::kInvalid, "the CA issued for " + bundle->identity.to_uri() + " instead");
     }
     auto made = hbone::TlsIdentity::create(std::move(*bundle));
+    if (const auto lists = revocations(); made && lists) {
+      if (const auto why = lists->find((*made)->chain())) {
+        return fail(ErrorCode::kInvalid, "the CA issued what is revoked already: " + *why);
+      }
+    }
     if (made && (*made)->not_after() <= clock_.wall_now()) {
       return fail(ErrorCode::kInvalid, "the CA issued a certificate that ended at " +
                                            hbone::to_text((*made)->not_after()) + " already (is a clock wrong?)");
@@ -146,6 +201,7 @@ void CertManager::record_failure(const Job& job, const std::string& text) {
   const auto found = entries_.find(job.identity);
   if (found == entries_.end() || found->second.generation != job.generation) return;
   Entry& entry = found->second;
+  ++counts_.failed;
   entry.status.last_error = text;
   const unsigned doublings = std::min(entry.status.failures++, 20U);
   const auto longest = std::min(options_.retry_min * (std::int64_t{1} << doublings), options_.retry_max);
@@ -168,7 +224,9 @@ bool CertManager::record_success(const Job& job, const std::shared_ptr<const hbo
   entry.status.renew_at = start + scaled(lifetime, kRenewAt - kRenewSpread * random());
   entry.status.serial = made->serial();
   entry.status.last_error.clear();
+  entry.status.revoked.clear();
   entry.status.failures = 0;
+  ++counts_.issued;
   entry.not_before = clock_.now() + std::min<std::chrono::nanoseconds>(kShortestLife, lifetime / 4);
   store_.put(made);
   log::info("certificate issued identity={} serial={} valid_until={}", job.identity.to_uri(), made->serial(),

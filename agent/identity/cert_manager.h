@@ -36,6 +36,7 @@ class CertManager {
     std::optional<WallTime> renew_at;
     std::string serial;      ///< hex
     std::string last_error;  ///< of the latest attempt; empty when it succeeded
+    std::string revoked;     ///< what revokes it, in words; empty: nothing
     unsigned failures = 0;   ///< attempts that failed since the last success
   };
 
@@ -58,8 +59,20 @@ class CertManager {
   void want(const state::Identity& identity);
   /// The last pod of the identity is gone: its certificate leaves the store before this returns. Idempotent.
   void forget(const state::Identity& identity);
+  /// All certificates are issued anew, at once: what they were issued from is out of date.
+  void renew_all();
+  /// What failed is tried again at once: its cause may be gone.
+  void retry();
+  /// What is revoked from now on. A certificate of this node that is has one successor, at once; one that already is
+  /// when it comes counts as a failure.
+  void set_revocations(hbone::RevocationsPtr revocations);
   /// Ordered by identity.
   [[nodiscard]] std::vector<Status> status() const;
+  struct Counts {
+    std::uint64_t issued = 0, failed = 0;
+  };
+  /// Attempts since the start.
+  [[nodiscard]] Counts counts() const;
 
   /// One turn of the thread: issues whatever is due, identities without a certificate first. Returns how long nothing
   /// will be due, at most a minute (the wall clock may be set meanwhile). Tests call it instead of start().
@@ -80,6 +93,8 @@ class CertManager {
   std::optional<Job> next_due();
   [[nodiscard]] bool is_due(const Entry& entry) const;
   [[nodiscard]] std::chrono::milliseconds time_until_due(const Entry& entry) const;
+  void make_due(Entry& entry);
+  [[nodiscard]] hbone::RevocationsPtr revocations() const;
   void issue(const Job& job);
   Result<std::shared_ptr<const hbone::TlsIdentity>> obtain(const state::Identity& identity);
   void record_failure(const Job& job, const std::string& text);
@@ -97,6 +112,8 @@ class CertManager {
   bool woken_ = false;
   bool stopping_ = false;
   std::uint64_t generations_ = 0;
+  Counts counts_;
+  hbone::RevocationsPtr revocations_;
   std::map<state::Identity, Entry> entries_;
   std::thread thread_;
 };

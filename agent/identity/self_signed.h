@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "agent/identity/ca_directory.h"
 #include "agent/identity/certificate_source.h"
 #include "tunnel/base/clock.h"
 #include "tunnel/hbone/tls_x509.h"
@@ -17,37 +18,41 @@ namespace weft::agent {
 /// re-issued), kDenied where others may write to `dir`, errno otherwise.
 Result<void> init_ca(const std::string& dir, const Clock& clock = Clock::real());
 
-/// The CA of a mesh without a control plane: each agent has the same root and its key, and issues for its own node. It
-/// only reads the directory, once, so that many agents may share a read-only mount. issue() is thread-safe.
+/// The CA of a mesh without a control plane: each agent has the same roots and the key of one of them, and issues for
+/// its own node. It only reads the directory, once, so that many agents may share a read-only mount. Immutable;
+/// thread-safe.
 class SelfSignedCa : public CertificateSource {
  public:
   static constexpr std::chrono::hours kDefaultTtl{1};
   /// Leaves start this much before now, for peers whose clocks are behind.
   static constexpr std::chrono::minutes kBackdate{2};
 
-  /// Errors: kNotFound for a missing or empty directory (says to run `weftctl ca init`); kInvalid where a file cannot
-  /// be read as PEM, the key is not the root's, the root is no CA or not self-signed, is expired or not yet valid;
-  /// kDenied where others than its owner may read the key.
+  /// Errors: those of read_ca(), kDenied where others than its owner may read the key among them; kInvalid where the
+  /// root that signs is expired or not yet valid.
   static Result<std::unique_ptr<SelfSignedCa>> load(const std::string& dir, const Clock& clock = Clock::real());
 
   /// issue(identity, kDefaultTtl).
   Result<hbone::CertificateBundle> issue(const state::Identity& identity) override;
-  /// A P-256 leaf for `ttl` from now, at most until the root ends: URI SAN = the identity, digitalSignature, for TLS
-  /// servers and clients. Errors: kInvalid for an identity that is not of SPIFFE's form, a `ttl` that is not positive,
-  /// or an expired root.
+  /// A P-256 leaf of the root that signs, for `ttl` from now, at most until the root ends: URI SAN = the identity,
+  /// digitalSignature, for TLS servers and clients. Errors: kInvalid for an identity that is not of SPIFFE's form, a
+  /// `ttl` that is not positive, or an expired root.
   Result<hbone::CertificateBundle> issue(const state::Identity& identity, std::chrono::seconds ttl) const;
 
-  [[nodiscard]] const std::string& root_pem() const { return root_pem_; }
-  [[nodiscard]] WallTime not_after() const { return hbone::to_wall_time(X509_get0_notAfter(root_.get())); }
+  /// All that are trusted; bundles carry them.
+  [[nodiscard]] const std::string& roots_pem() const { return roots_pem_; }
+  [[nodiscard]] const Roots& roots() const { return content_.roots; }
+  /// The one that signs.
+  [[nodiscard]] const X509* signing_root() const { return content_.signing_root(); }
+  /// Its end.
+  [[nodiscard]] WallTime not_after() const { return hbone::to_wall_time(X509_get0_notAfter(signing_root())); }
 
  private:
   explicit SelfSignedCa(const Clock& clock) : clock_(clock) {}
 
   const Clock& clock_;
   std::string dir_;
-  std::string root_pem_;
-  hbone::OpenSslPtr<X509> root_;
-  hbone::OpenSslPtr<EVP_PKEY> key_;
+  std::string roots_pem_;
+  CaContent content_;
 };
 
 }  // namespace weft::agent

@@ -31,6 +31,12 @@ std::string text_of(BIO* bio) {
   return length > 0 ? std::string(data, static_cast<std::size_t>(length)) : std::string();
 }
 
+/// Null for keys that bring their own.
+const EVP_MD* digest_for(EVP_PKEY* key) {
+  const bool inside = EVP_PKEY_is_a(key, "ED25519") == 1 || EVP_PKEY_is_a(key, "ED448") == 1;
+  return inside ? nullptr : EVP_sha256();
+}
+
 Failure failed(const std::string& what) { return fail(ErrorCode::kInternal, what + ": " + hbone::openssl_reason()); }
 
 }  // namespace
@@ -82,11 +88,42 @@ Builder& Builder::uri_san(const std::string& uri) {
 }
 
 Result<OpenSslPtr<X509>> Builder::sign(EVP_PKEY* issuer_key) {
-  const bool digest_inside = EVP_PKEY_is_a(issuer_key, "ED25519") == 1 || EVP_PKEY_is_a(issuer_key, "ED448") == 1;
-  if (ok_ && X509_sign(certificate_.get(), issuer_key, digest_inside ? nullptr : EVP_sha256()) > 0) {
-    return std::move(certificate_);
-  }
+  if (ok_ && X509_sign(certificate_.get(), issuer_key, digest_for(issuer_key)) > 0) return std::move(certificate_);
   return failed("make a certificate");
+}
+
+Result<OpenSslPtr<X509_CRL>> make_crl(X509* issuer, EVP_PKEY* issuer_key, WallTime this_update, WallTime next_update,
+                                      std::uint64_t number, const std::vector<RevokedSerial>& revoked) {
+  ERR_clear_error();
+  OpenSslPtr<X509_CRL> crl(X509_CRL_new());
+  const OpenSslPtr<ASN1_STRING> from(ASN1_TIME_new()), until(ASN1_TIME_new()), counted(ASN1_INTEGER_new());
+  bool ok =
+      crl && from && until && counted && set_time(from.get(), this_update) && set_time(until.get(), next_update) &&
+      ASN1_INTEGER_set_uint64(counted.get(), number) == 1 && X509_CRL_set_version(crl.get(), X509_CRL_VERSION_2) == 1 &&
+      X509_CRL_set_issuer_name(crl.get(), X509_get_subject_name(issuer)) == 1 &&
+      X509_CRL_set1_lastUpdate(crl.get(), from.get()) == 1 && X509_CRL_set1_nextUpdate(crl.get(), until.get()) == 1 &&
+      X509_CRL_add1_ext_i2d(crl.get(), NID_crl_number, counted.get(), 0, X509V3_ADD_DEFAULT) == 1;
+  if (ok) {
+    X509V3_CTX context;
+    X509V3_set_ctx(&context, issuer, nullptr, nullptr, crl.get(), 0);
+    const OpenSslPtr<X509_EXTENSION> key_id(
+        X509V3_EXT_conf_nid(nullptr, &context, NID_authority_key_identifier, "keyid:always"));
+    ok = key_id && X509_CRL_add_ext(crl.get(), key_id.get(), -1) == 1;
+  }
+  for (const auto& one : revoked) {
+    OpenSslPtr<X509_REVOKED> entry(X509_REVOKED_new());
+    const OpenSslPtr<ASN1_STRING> when(ASN1_TIME_new());
+    ok = ok && entry && when && set_time(when.get(), one.revoked) &&
+         X509_REVOKED_set_serialNumber(entry.get(), one.serial.get()) == 1 &&
+         X509_REVOKED_set_revocationDate(entry.get(), when.get()) == 1 &&
+         X509_CRL_add0_revoked(crl.get(), entry.get()) == 1;
+    if (!ok) break;
+    static_cast<void>(entry.release());  // the list owns it now
+  }
+  if (ok && X509_CRL_sort(crl.get()) == 1 && X509_CRL_sign(crl.get(), issuer_key, digest_for(issuer_key)) > 0) {
+    return crl;
+  }
+  return failed("make a CRL");
 }
 
 Result<OpenSslPtr<EVP_PKEY>> generate_key() {
@@ -98,6 +135,12 @@ Result<OpenSslPtr<EVP_PKEY>> generate_key() {
 Result<std::string> to_pem(X509* certificate) {
   const OpenSslPtr<BIO> out(BIO_new(BIO_s_mem()));
   if (!out || PEM_write_bio_X509(out.get(), certificate) != 1) return failed("write a certificate as PEM");
+  return text_of(out.get());
+}
+
+Result<std::string> to_pem(X509_CRL* crl) {
+  const OpenSslPtr<BIO> out(BIO_new(BIO_s_mem()));
+  if (!out || PEM_write_bio_X509_CRL(out.get(), crl) != 1) return failed("write a CRL as PEM");
   return text_of(out.get());
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tunnel/base/clock.h"
 #include "tunnel/hbone/tls_x509.h"
 
-/// Makes certificates with OpenSSL; self_signed.cc only. Thread-safe.
+/// Makes certificates and revocation lists with OpenSSL, for the local CA. Thread-safe.
 namespace weft::agent::x509 {
 
 /// Collects the failures of the many small steps that a certificate is made of; asked once at the end.
@@ -30,10 +32,22 @@ class Builder {
   bool ok_ = true;
 };
 
+/// A certificate that a list names.
+struct RevokedSerial {
+  hbone::OpenSslPtr<ASN1_STRING> serial;  ///< an integer
+  WallTime revoked;
+};
+/// A version 2 revocation list of `issuer`, numbered, with its key's identifier. Errors: kInternal with OpenSSL's
+/// reason.
+Result<hbone::OpenSslPtr<X509_CRL>> make_crl(X509* issuer, EVP_PKEY* issuer_key, WallTime this_update,
+                                             WallTime next_update, std::uint64_t number,
+                                             const std::vector<RevokedSerial>& revoked);
+
 /// A new P-256 key. Errors: kInternal with OpenSSL's reason.
 Result<hbone::OpenSslPtr<EVP_PKEY>> generate_key();
 /// Errors: kInternal with OpenSSL's reason.
 Result<std::string> to_pem(X509* certificate);
 Result<std::string> to_pem(EVP_PKEY* key);
+Result<std::string> to_pem(X509_CRL* crl);
 
 }  // namespace weft::agent::x509

@@ -108,6 +108,26 @@ TEST_F(Handover, WhatIsHeldIsShownAndStaysUnderPolicy) {
   EXPECT_EQ(metric(node(2).metrics(), "istio_tcp_connections_closed_total", inbound), 1);
 }
 
+TEST_F(Handover, WhatIsHeldIsCutWhenItsCertificateIsRevokedLater) {
+  Process held = client_->hold(web2_->v4()), other = web1_->hold(web2_->v4());
+  const json certificates = json::parse(node(1).admin("/certificates"));
+  const auto own =
+      std::ranges::find_if(certificates, [this](const json& one) { return one.at("identity") == client_->identity(); });
+  ASSERT_NE(own, certificates.end()) << certificates.dump(2);
+  hand_over();
+  must_run({program("weftctl"), "ca", "revoke", mesh_->ca_dir(), "--serial", own->at("serial").get<std::string>()});
+  EXPECT_TRUE(held.wait(kSoon).has_value()) << held.out();
+  EXPECT_THAT(held.out(), HasSubstr("ended how=reset"));
+  for (int index : {1, 2}) {
+    Process& retired = *node(index).retired_agents().front();
+    EXPECT_TRUE(eventually(kSoon, [&] { return retired.err().find("HBONE tunnel cut ") != std::string::npos; }));
+  }
+  EXPECT_TRUE(other.running()) << other.out();
+  EXPECT_THAT(client_->get(web2_->v4()), IsAnswer("web2", client_->address_v4()));
+  other.kill();
+  EXPECT_TRUE(retired_have_ended());
+}
+
 TEST_F(Handover, APodThatGoesTakesItsOldConnectionsAlong) {
   Pod& brief = *add_serving_pod(*mesh_, 2, "shop", "brief", true);
   Process held = client_->hold(brief.v4());

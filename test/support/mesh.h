@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -157,6 +158,8 @@ struct MeshOptions {
   bool start_agents = true;
   std::vector<std::string> agent_arguments = {};  ///< added to each agent's command line
   std::vector<std::string> agent_launcher = {};   ///< a program and its arguments, before each agent's command line
+  /// Further arguments for the agent of a node, by its index; called when it starts.
+  std::function<std::vector<std::string>(const Mesh&, int)> node_arguments = {};
   Primary primary = Primary::kPtp;
   int mtu = 0;                                      ///< of the wire and of the pods' interfaces; 0: the kernel's
   std::optional<FakeFelix::HostAction> felix = {};  ///< Felix' rules on every node, and every pod an endpoint of them

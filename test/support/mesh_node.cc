@@ -80,11 +80,12 @@ IpAddress Node::next_pod_address(bool v6, int number) const {
 
 std::vector<std::string> Node::agent_command() const {
   const MeshOptions& options = mesh_->options();
+  const auto own = options.node_arguments ? options.node_arguments(*mesh_, index_) : std::vector<std::string>();
   return joined(
       joined(options.agent_launcher, {program("weft-agent"), "--local-config", mesh_->config_path(index_), "--node",
                                       name(), "--socket", socket(), "--bpf-root", bpf_root(), "--run-dir", run_dir(),
                                       "--ca-dir", mesh_->ca_dir(), "--log-level", "debug"}),
-      options.agent_arguments);
+      joined(own, options.agent_arguments));
 }
 
 void Node::start_agent() {

@@ -24,6 +24,19 @@ struct LeafOptions {
   bool is_ca = false;
 };
 
+class TestCa;
+
+/// What a revocation list holds. The defaults make a good one that names nobody.
+struct CrlOptions {
+  std::vector<std::string> revoked;       ///< certificates as PEM, this CA's or not
+  std::chrono::seconds this_update{-60};  ///< from now
+  std::chrono::seconds next_update{3600};
+  int number = 0;                     ///< 0: none
+  bool key_identifier = true;         ///< of the issuer
+  bool critical_extension = false;    ///< one that says that the list is not whole
+  const TestCa* signed_by = nullptr;  ///< somebody else's key under this CA's name
+};
+
 /// A root, or an intermediate below one. Immutable once made.
 class TestCa {
  public:
@@ -39,6 +52,9 @@ class TestCa {
   [[nodiscard]] hbone::CertificateBundle issue(const state::Identity& identity) const;
   /// A bundle that says `identity` and whose certificate is what `options` says.
   [[nodiscard]] hbone::CertificateBundle issue(const state::Identity& identity, const LeafOptions& options) const;
+
+  /// A revocation list as PEM.
+  [[nodiscard]] std::string crl(const CrlOptions& options = {}) const;
 
   /// Signs the key of a certificate request (PEM), as a CA does that never sees the key: the leaf alone, PEM. It holds
   /// what `options` says; the request's own names are taken where that names no URI.

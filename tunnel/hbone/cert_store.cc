@@ -4,10 +4,10 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "tunnel/hbone/tls_verify.h"
-#include "tunnel/hbone/tls_x509.h"
 
 namespace weft::hbone {
 namespace {
@@ -25,15 +25,13 @@ struct Parts {
   OpenSslPtr<X509> leaf;
   OpenSslPtr<EVP_PKEY> key;
   std::vector<OpenSslPtr<X509>> chain;
-  OpenSslPtr<X509_STORE> roots;
+  std::vector<OpenSslPtr<X509>> roots;
+  OpenSslPtr<X509_STORE> store;  ///< of the roots
 };
 
-Result<OpenSslPtr<X509_STORE>> make_store(const std::string& roots_pem) {
-  auto roots = read_certificates(roots_pem, "roots");
-  if (!roots) return Failure(roots.error());
-  if (roots->empty()) return fail(ErrorCode::kInvalid, "read roots: no certificate in it");
+Result<OpenSslPtr<X509_STORE>> make_store(const std::vector<OpenSslPtr<X509>>& roots) {
   OpenSslPtr<X509_STORE> store(X509_STORE_new());
-  for (const auto& root : *roots) {
+  for (const auto& root : roots) {
     if (!store || X509_STORE_add_cert(store.get(), root.get()) != 1) {
       return fail(ErrorCode::kInternal, "add a root: " + openssl_reason());
     }
@@ -54,30 +52,44 @@ Result<Parts> read_parts(const CertificateBundle& bundle) {
   if (!key) return Failure(key.error());
   auto chain = read_certificates(bundle.chain_pem, "chain");
   if (!chain) return Failure(chain.error());
-  auto roots = make_store(bundle.roots_pem);
+  auto roots = read_certificates(bundle.roots_pem, "roots");
   if (!roots) return Failure(roots.error());
+  if (roots->empty()) return fail(ErrorCode::kInvalid, "read roots: no certificate in it");
+  auto store = make_store(*roots);
+  if (!store) return Failure(store.error());
   parts.leaf = std::move(leaf->front());
   parts.key = std::move(*key);
   parts.chain = std::move(*chain);
   parts.roots = std::move(*roots);
+  parts.store = std::move(*store);
   return parts;
 }
 
+std::vector<OpenSslPtr<X509>> shared(const STACK_OF(X509) * chain) {
+  std::vector<OpenSslPtr<X509>> out;
+  for (int i = 0; i < sk_X509_num(chain); ++i) {
+    X509_up_ref(sk_X509_value(chain, i));
+    out.emplace_back(sk_X509_value(chain, i));
+  }
+  return out;
+}
+
 /// The chain without its dates: a certificate that is not valid yet, or no more, is for the peer to refuse.
-Result<void> check_chain(const Parts& parts) {
+Result<std::vector<OpenSslPtr<X509>>> check_chain(const Parts& parts) {
   const OpenSslPtr<STACK_OF(X509)> chain(sk_X509_new_null());
   for (const auto& certificate : parts.chain) sk_X509_push(chain.get(), certificate.get());
   const OpenSslPtr<X509_STORE_CTX> context(X509_STORE_CTX_new());
-  if (!chain || !context || X509_STORE_CTX_init(context.get(), parts.roots.get(), parts.leaf.get(), chain.get()) != 1) {
+  if (!chain || !context || X509_STORE_CTX_init(context.get(), parts.store.get(), parts.leaf.get(), chain.get()) != 1) {
     return fail(ErrorCode::kInternal, "prepare the check of the chain: " + openssl_reason());
   }
   X509_STORE_CTX_set_flags(context.get(), X509_V_FLAG_NO_CHECK_TIME);
-  if (X509_verify_cert(context.get()) == 1) return {};
+  if (X509_verify_cert(context.get()) == 1) return shared(X509_STORE_CTX_get0_chain(context.get()));
   return fail(ErrorCode::kInvalid, std::string("the certificate does not chain to the roots: ") +
                                        X509_verify_cert_error_string(X509_STORE_CTX_get_error(context.get())));
 }
 
-Result<void> check_parts(const Parts& parts, const state::Identity& identity) {
+/// Its chain, where all of it fits together.
+Result<std::vector<OpenSslPtr<X509>>> check_parts(const Parts& parts, const state::Identity& identity) {
   if (X509_check_private_key(parts.leaf.get(), parts.key.get()) != 1) {
     ERR_clear_error();
     return fail(ErrorCode::kInvalid, "the private key does not belong to the certificate");
@@ -130,7 +142,7 @@ bool set_certificates(SSL_CTX* context, const Parts& parts) {
   for (const auto& certificate : parts.chain) {
     if (SSL_CTX_add1_chain_cert(context, certificate.get()) != 1) return false;
   }
-  SSL_CTX_set1_cert_store(context, parts.roots.get());
+  SSL_CTX_set1_cert_store(context, parts.store.get());
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_verify_depth(context, kMaxIntermediates);
   SSL_CTX_set_cert_verify_callback(context, verify_peer, nullptr);
@@ -162,9 +174,8 @@ Result<std::shared_ptr<const TlsIdentity>> TlsIdentity::create(CertificateBundle
   const std::string prefix = "tls identity " + bundle.identity.to_uri() + ": ";
   auto parts = read_parts(bundle);
   if (!parts) return fail(parts.error().code, prefix + parts.error().context);
-  if (auto checked = check_parts(*parts, bundle.identity); !checked) {
-    return fail(checked.error().code, prefix + checked.error().context);
-  }
+  auto chain = check_parts(*parts, bundle.identity);
+  if (!chain) return fail(chain.error().code, prefix + chain.error().context);
   const std::shared_ptr<TlsIdentity> out(new TlsIdentity());
   out->client_.reset(make_context(false, *parts).release());
   out->server_.reset(out->client_ ? make_context(true, *parts).release() : nullptr);
@@ -172,15 +183,35 @@ Result<std::shared_ptr<const TlsIdentity>> TlsIdentity::create(CertificateBundle
   out->not_before_ = to_wall_time(X509_get0_notBefore(parts->leaf.get()));
   out->not_after_ = to_wall_time(X509_get0_notAfter(parts->leaf.get()));
   out->serial_ = serial_hex(parts->leaf.get());
+  out->chain_ = std::move(*chain);
+  out->roots_ = std::move(parts->roots);
   out->bundle_ = {bundle.identity, std::move(bundle.certificate_pem), "", std::move(bundle.chain_pem),
                   std::move(bundle.roots_pem)};
   return std::shared_ptr<const TlsIdentity>(out);
 }
 
+std::vector<X509*> TlsIdentity::chain() const {
+  std::vector<X509*> out;
+  for (const auto& certificate : chain_) out.push_back(certificate.get());
+  return out;
+}
+
+bool TlsIdentity::has_root(const X509* certificate) const {
+  return std::ranges::any_of(roots_, [&](const auto& root) { return X509_cmp(root.get(), certificate) == 0; });
+}
+
 std::shared_ptr<const TlsIdentity> CertStore::get(const state::Identity& identity) const {
   const std::lock_guard lock(mutex_);
   const auto found = certificates_.find(identity);
-  return found == certificates_.end() ? nullptr : found->second;
+  return found == certificates_.end() || found->second->not_after() <= clock_.wall_now() ? nullptr : found->second;
+}
+
+std::string CertStore::why_none(const state::Identity& identity) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = certificates_.find(identity);
+  if (found == certificates_.end()) return "no certificate for the pod's identity yet (is the CA reachable?)";
+  return "the certificate of the pod's identity expired at " + to_text(found->second->not_after()) +
+         " and could not be renewed (is the CA reachable?)";
 }
 
 void CertStore::put(std::shared_ptr<const TlsIdentity> tls_identity) {

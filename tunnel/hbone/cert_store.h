@@ -3,15 +3,17 @@
 
 #include <openssl/ssl.h>
 
-#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "tunnel/base/clock.h"
 #include "tunnel/base/error.h"
+#include "tunnel/hbone/revocation.h"
+#include "tunnel/hbone/tls_x509.h"
 #include "tunnel/state/identity.h"
 
 namespace weft::hbone {
@@ -22,7 +24,7 @@ struct CertificateBundle {
   std::string certificate_pem;
   std::string private_key_pem;
   std::string chain_pem;
-  std::string roots_pem;  ///< what peers are verified against
+  std::string roots_pem;  ///< what peers are verified against; several while a root is replaced
 };
 
 /// TLS contexts made from one bundle: TLS 1.3 only, AES-256-GCM and AES-128-GCM, X25519, P-256 and P-384, ALPN h2, both
@@ -39,6 +41,10 @@ class TlsIdentity {
   [[nodiscard]] WallTime not_before() const { return not_before_; }
   [[nodiscard]] WallTime not_after() const { return not_after_; }
   [[nodiscard]] const std::string& serial() const { return serial_; }  ///< hex
+  /// Its own chain as it verified: the leaf first, the root last.
+  [[nodiscard]] std::vector<X509*> chain() const;
+  /// Whether this certificate is one of the roots.
+  [[nodiscard]] bool has_root(const X509* certificate) const;
   /// Contexts for either end, borrowed. SSL_new on them is thread-safe.
   [[nodiscard]] SSL_CTX* client_context() const { return client_.get(); }
   [[nodiscard]] SSL_CTX* server_context() const { return server_.get(); }
@@ -51,6 +57,7 @@ class TlsIdentity {
   CertificateBundle bundle_;
   WallTime not_before_, not_after_;
   std::string serial_;
+  std::vector<OpenSslPtr<X509>> chain_, roots_;
   std::unique_ptr<SSL_CTX, ContextDeleter> client_, server_;
 };
 
@@ -65,8 +72,15 @@ void expect_client(SSL* ssl, const std::string& trust_domain);
 /// Sets up an SSL made from client_context(): the server's certificate must carry one of `expected`. `expected` is
 /// copied.
 void expect_server(SSL* ssl, ExpectedPeer expected);
+/// After expect_client or expect_server: a peer whose chain the lists name is refused. `lists` is read when the peer's
+/// certificate arrives, so that it may change until then; it outlives the SSL, on the same thread.
+void refuse_revoked(SSL* ssl, const RevocationsPtr* lists);
+/// Whether the handshake failed because of that.
+[[nodiscard]] bool refused_as_revoked(const SSL* ssl);
 /// The peer's identity, once the handshake succeeded.
 Result<state::Identity> peer_identity(SSL* ssl);
+/// The peer's chain as it verified, the leaf first, the root last; borrowed. Empty before the handshake.
+[[nodiscard]] std::vector<X509*> peer_chain(const SSL* ssl);
 /// Why the handshake on `ssl` failed, in words: the verification's result (expired, unknown root, "client certificate
 /// has no SPIFFE SAN", "server identity is X, expected Y"), the peer's alert, or OpenSSL's own text. Clears the error
 /// queue.
@@ -78,13 +92,19 @@ std::string handshake_error(SSL* ssl);
 /// The certificates of this node's workloads, by identity. Thread-safe. Control threads put, workers get.
 class CertStore {
  public:
-  /// Null until put was called for the identity.
+  explicit CertStore(const Clock& clock = Clock::real()) : clock_(clock) {}
+  /// Null until put was called for the identity, and once its certificate is past its end: with that no tunnel is begun
+  /// and no connection, on either side.
   [[nodiscard]] std::shared_ptr<const TlsIdentity> get(const state::Identity& identity) const;
+  /// Why get() gives nothing, in words.
+  [[nodiscard]] std::string why_none(const state::Identity& identity) const;
   void put(std::shared_ptr<const TlsIdentity> tls_identity);
   void remove(const state::Identity& identity);
+  /// Those past their end, too.
   [[nodiscard]] std::vector<std::shared_ptr<const TlsIdentity>> all() const;
 
  private:
+  const Clock& clock_;
   mutable std::mutex mutex_;
   std::unordered_map<state::Identity, std::shared_ptr<const TlsIdentity>> certificates_;
 };

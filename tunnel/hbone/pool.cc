@@ -99,7 +99,7 @@ void Pool::cancel(TunnelRequest& request) {
 
 Pool::Member* Pool::with_room(Group& group) {
   for (auto& member : group.members) {
-    if (member->tunnel && member->tunnel->open() && member->tunnel->session().accepts_new_streams() &&
+    if (member->tunnel && member->tunnel->takes_streams() &&
         member->tunnel->session().open_streams() < member->tunnel->session().max_streams()) {
       return member.get();
     }
@@ -301,6 +301,16 @@ void Pool::close_pod(std::uint32_t pod_slot, const std::string& why) {
   }
   for (const PoolKey& key : keys) refuse_waiting(key, TunnelPhase::kConnect, why);
   for (Tunnel* tunnel : tunnels) tunnel->close(why);
+}
+
+void Pool::for_each_open(const std::function<void(Tunnel&)>& visit) {
+  std::vector<Tunnel*> open;
+  for (const auto& [tunnel, member] : by_tunnel_) {
+    if (tunnel->open()) open.push_back(member->tunnel.get());
+  }
+  for (Tunnel* tunnel : open) {
+    if (tunnel->open()) visit(*tunnel);
+  }
 }
 
 void Pool::drain() {

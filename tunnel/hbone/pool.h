@@ -73,6 +73,8 @@ class Pool final : private TunnelOwner {
   void request(const PoolKey& key, std::shared_ptr<const TlsIdentity> identity, Dial dial, TunnelRequest& request);
   /// The request's owner goes away: it hears no more.
   void cancel(TunnelRequest& request);
+  /// The tunnels that are open now; those that `visit` ends are no matter.
+  void for_each_open(const std::function<void(Tunnel&)>& visit);
   /// Cuts a pod's tunnels and refuses what waits.
   void close_pod(std::uint32_t pod_slot, const std::string& why);
   /// From now on a tunnel closes as soon as it has no streams.

@@ -24,6 +24,8 @@ const char* alert_hint(int alert) {
   switch (alert) {
     case SSL_AD_CERTIFICATE_EXPIRED:
       return " (our certificate is past its end, or a clock is wrong)";
+    case SSL_AD_CERTIFICATE_REVOKED:
+      return " (its revocation list names our certificate)";
     case SSL_AD_UNKNOWN_CA:
       return " (it does not trust the root of our certificate)";
     case SSL_AD_CERTIFICATE_REQUIRED:

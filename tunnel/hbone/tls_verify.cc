@@ -18,8 +18,10 @@ struct PeerCheck {
   bool peer_is_client = false;
   std::string trust_domain;  // of a client
   ExpectedPeer expected;     // of a server
+  const RevocationsPtr* revocations = nullptr;
   std::string accepted_uri;
   std::string refusal;
+  bool revoked = false;
 
   [[nodiscard]] std::string peer() const { return peer_is_client ? "client" : "server"; }
 };
@@ -125,6 +127,23 @@ std::string server_refusal(const X509* leaf, PeerCheck& check) {
   return "server identity is " + list(uris) + ", expected " + expected + " (was the address given to another pod?)";
 }
 
+std::vector<X509*> borrowed(const STACK_OF(X509) * chain) {
+  std::vector<X509*> out;
+  for (int i = 0; i < sk_X509_num(chain); ++i) out.push_back(sk_X509_value(chain, i));
+  return out;
+}
+
+/// Whether the (trusted) chain is revoked; then the refusal is set.
+bool is_revoked(X509_STORE_CTX* store, PeerCheck& check) {
+  if (check.revocations == nullptr || *check.revocations == nullptr) return false;
+  const auto why = (*check.revocations)->find(borrowed(X509_STORE_CTX_get0_chain(store)));
+  if (!why) return false;
+  check.revoked = true;
+  check.refusal = "the " + check.peer() + "'s " + *why;
+  X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REVOKED);
+  return true;
+}
+
 }  // namespace
 
 int verify_peer(X509_STORE_CTX* store, void*) {
@@ -139,6 +158,7 @@ int verify_peer(X509_STORE_CTX* store, void*) {
     check->refusal = chain_refusal(store, *check);
     return 0;
   }
+  if (is_revoked(store, *check)) return 0;
   const X509* leaf = X509_STORE_CTX_get0_cert(store);
   if ((X509_get_extension_flags(X509_STORE_CTX_get0_cert(store)) & EXFLAG_CA) != 0) {
     check->refusal = check->peer() + " certificate" + claimed(leaf) + " is a CA's, not a workload's";
@@ -179,6 +199,18 @@ void expect_server(SSL* ssl, ExpectedPeer expected) {
   check.expected = std::move(expected);
   set_check(ssl, std::move(check));
 }
+
+void refuse_revoked(SSL* ssl, const RevocationsPtr* lists) {
+  // Without a check the peer is refused anyway.
+  if (PeerCheck* check = check_of(ssl)) check->revocations = lists;
+}
+
+bool refused_as_revoked(const SSL* ssl) {
+  const PeerCheck* check = check_of(ssl);
+  return check != nullptr && check->revoked;
+}
+
+std::vector<X509*> peer_chain(const SSL* ssl) { return borrowed(SSL_get0_verified_chain(ssl)); }
 
 Result<state::Identity> peer_identity(SSL* ssl) {
   const PeerCheck* check = check_of(ssl);

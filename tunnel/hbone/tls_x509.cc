@@ -5,7 +5,9 @@
 #include <openssl/pem.h>
 
 #include <algorithm>
+#include <array>
 #include <ctime>
+#include <span>
 
 namespace weft::hbone {
 namespace {
@@ -16,6 +18,23 @@ OpenSslPtr<BIO> reader(std::string_view text) {
 
 /// OpenSSL's default would ask for a passphrase on the terminal.
 int no_passphrase(char*, int, int, void*) { return -1; }
+
+template <class T>
+Result<std::vector<OpenSslPtr<T>>> read_all(std::string_view pem, std::string_view what,
+                                            T* (*read)(BIO*, T**, pem_password_cb*, void*), const char* kind) {
+  ERR_clear_error();
+  std::vector<OpenSslPtr<T>> out;
+  const auto bio = reader(pem);
+  while (T* object = read(bio.get(), nullptr, no_passphrase, nullptr)) out.emplace_back(object);
+  const auto error = ERR_peek_last_error();
+  const bool end_of_text = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+  if (error == 0 || end_of_text) {
+    ERR_clear_error();
+    return out;
+  }
+  return fail(ErrorCode::kInvalid, "read " + std::string(what) + ": " + kind + " " + std::to_string(out.size() + 1) +
+                                       " is not a PEM " + kind + ": " + openssl_reason());
+}
 
 std::string_view bytes_of(const ASN1_STRING* text) {
   return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)),
@@ -30,19 +49,11 @@ OpenSslPtr<GENERAL_NAMES> subject_alt_names(const X509* certificate) {
 }  // namespace
 
 Result<std::vector<OpenSslPtr<X509>>> read_certificates(std::string_view pem, std::string_view what) {
-  ERR_clear_error();
-  std::vector<OpenSslPtr<X509>> out;
-  const auto bio = reader(pem);
-  while (X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, no_passphrase, nullptr))
-    out.emplace_back(certificate);
-  const auto error = ERR_peek_last_error();
-  const bool end_of_text = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-  if (error == 0 || end_of_text) {
-    ERR_clear_error();
-    return out;
-  }
-  return fail(ErrorCode::kInvalid, "read " + std::string(what) + ": certificate " + std::to_string(out.size() + 1) +
-                                       " is not a PEM certificate: " + openssl_reason());
+  return read_all<X509>(pem, what, PEM_read_bio_X509, "certificate");
+}
+
+Result<std::vector<OpenSslPtr<X509_CRL>>> read_crls(std::string_view pem, std::string_view what) {
+  return read_all<X509_CRL>(pem, what, PEM_read_bio_X509_CRL, "CRL");
 }
 
 std::vector<std::string> uri_sans(const X509* certificate) {
@@ -74,12 +85,33 @@ std::string to_text(WallTime time) {
   return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
 }
 
-std::string serial_hex(const X509* certificate) {
-  const OpenSslPtr<BIGNUM> number(ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), nullptr));
+std::string serial_hex(const ASN1_INTEGER* serial) {
+  const OpenSslPtr<BIGNUM> number(ASN1_INTEGER_to_BN(serial, nullptr));
   char* hex = number ? BN_bn2hex(number.get()) : nullptr;
   std::string out = hex != nullptr ? hex : "";
   OPENSSL_free(hex);
   return out;
+}
+
+std::string serial_hex(const X509* certificate) { return serial_hex(X509_get0_serialNumber(certificate)); }
+
+std::string certificate_digest(const X509* certificate) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  if (X509_digest(certificate, EVP_sha256(), digest.data(), &size) != 1) return "";
+  std::string text;
+  for (const unsigned byte : std::span(digest).first(size)) {
+    constexpr std::string_view kHex = "0123456789abcdef";
+    text += {kHex[byte >> 4U], kHex[byte & 0xfU]};
+  }
+  return text;
+}
+
+std::string key_digest(const X509* certificate) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  if (X509_pubkey_digest(certificate, EVP_sha256(), digest.data(), &size) != 1) return "";
+  return {reinterpret_cast<const char*>(digest.data()), size};
 }
 
 std::string name_text(const X509_NAME* name) {

@@ -26,6 +26,8 @@ struct OpenSslDeleter {
   void operator()(OSSL_PARAM* p) const { OSSL_PARAM_free(p); }
   void operator()(OSSL_PARAM_BLD* p) const { OSSL_PARAM_BLD_free(p); }
   void operator()(BIO* p) const { BIO_free_all(p); }
+  void operator()(X509_CRL* p) const { X509_CRL_free(p); }
+  void operator()(X509_REVOKED* p) const { X509_REVOKED_free(p); }
   void operator()(X509_STORE* p) const { X509_STORE_free(p); }
   void operator()(X509_STORE_CTX* p) const { X509_STORE_CTX_free(p); }
   void operator()(SSL_CTX* p) const { SSL_CTX_free(p); }
@@ -33,7 +35,8 @@ struct OpenSslDeleter {
   void operator()(BIGNUM* p) const { BN_free(p); }
   void operator()(GENERAL_NAME* p) const { GENERAL_NAME_free(p); }
   void operator()(GENERAL_NAMES* p) const { GENERAL_NAMES_free(p); }
-  void operator()(ASN1_IA5STRING* p) const { ASN1_STRING_free(p); }
+  void operator()(ASN1_STRING* p) const { ASN1_STRING_free(p); }  // times and integers, too
+  void operator()(AUTHORITY_KEYID* p) const { AUTHORITY_KEYID_free(p); }
   void operator()(X509_EXTENSION* p) const { X509_EXTENSION_free(p); }
   void operator()(STACK_OF(X509) * p) const { sk_X509_free(p); }  // the certificates are borrowed
 };
@@ -43,6 +46,8 @@ using OpenSslPtr = std::unique_ptr<T, OpenSslDeleter>;
 /// All certificates of a PEM text, in order; an empty text gives none. Errors: kInvalid naming `what` when a
 /// certificate cannot be read.
 Result<std::vector<OpenSslPtr<X509>>> read_certificates(std::string_view pem, std::string_view what);
+/// The same of revocation lists; blocks of other kinds are passed over.
+Result<std::vector<OpenSslPtr<X509_CRL>>> read_crls(std::string_view pem, std::string_view what);
 /// The unencrypted private key of a PEM text; never asks for a passphrase. An elliptic curve's key leaves no copy
 /// outside of OpenSSL's secure heap, where the process has one; one of another kind may. Errors: kInvalid naming
 /// `what`.
@@ -57,7 +62,12 @@ Result<OpenSslPtr<EVP_PKEY>> read_private_key(std::string_view pem, std::string_
 /// "2026-11-24T23:05:00Z".
 [[nodiscard]] std::string to_text(WallTime time);
 /// The serial number in upper-case hex.
+[[nodiscard]] std::string serial_hex(const ASN1_INTEGER* serial);
 [[nodiscard]] std::string serial_hex(const X509* certificate);
+/// SHA-256 of the certificate in lower-case hex; empty where OpenSSL fails.
+[[nodiscard]] std::string certificate_digest(const X509* certificate);
+/// SHA-256 of the public key as the certificate has it, as bytes; empty where OpenSSL fails.
+[[nodiscard]] std::string key_digest(const X509* certificate);
 /// "CN=x, O=y", printable ASCII only, at most 200 characters.
 [[nodiscard]] std::string name_text(const X509_NAME* name);
 

@@ -5,11 +5,13 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "tunnel/base/sys.h"
+#include "tunnel/hbone/tls_x509.h"
 
 namespace weft::hbone {
 namespace {
@@ -28,6 +30,8 @@ constexpr int kPingsUnanswered = 2;  // 20 s without an answer
 constexpr int kUserTimeoutMs = 30'000;
 /// How long a client may take to hear that the server goes away.
 constexpr milliseconds kDrainNotice{1'000};
+/// The wall clock is looked at again so often: it may be set.
+constexpr milliseconds kExpiryLook{3'600'000};
 
 }  // namespace
 
@@ -40,6 +44,7 @@ Result<std::unique_ptr<Tunnel>> Tunnel::create(TunnelContext context, TunnelOwne
   if (!tls) return Failure(tls.error());
   tunnel->tls_ = std::move(*tls);
   prepare(tunnel->tls_->ssl());
+  refuse_revoked(tunnel->tls_->ssl(), context.revocations);
   // Where a peer stops reading no PING gets through to it; the kernel knows. A socket that is not TCP (tests) does not.
   (void)sys::set_option(tunnel->fd_.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMs);
   auto watcher = context.loop.watch(tunnel->fd_.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP,
@@ -191,7 +196,16 @@ bool Tunnel::open_session() {
     fail(identity.error().message());
     return false;
   }
+  // What a list names since the peer's certificate came, a server would not see: the handshake ends later.
+  if (context_.revocations != nullptr && *context_.revocations != nullptr) {
+    if (auto revoked = (*context_.revocations)->find(peer_chain(tls_->ssl()))) {
+      fail("TLS handshake: the peer's " + *revoked);
+      return false;
+    }
+  }
   peer_identity_ = std::move(*identity);
+  const X509* leaf = SSL_get0_peer_certificate(tls_->ssl());
+  peer_certificate_ = {serial_hex(leaf), to_wall_time(X509_get0_notAfter(leaf))};
   auto session = H2Session::create(side_ == Side::kClient ? H2Session::Side::kClient : H2Session::Side::kServer, *this,
                                    context_.scratch, context_.budget, context_.clock);
   if (!session) {
@@ -202,8 +216,30 @@ bool Tunnel::open_session() {
   if (goaway_sent_) session_->goaway();
   state_ = State::kOpen;
   timer_.cancel();
+  if (!draining_) drain_when_expired();
   owner_.on_tunnel_open(*this);
   return state_ == State::kOpen;
+}
+
+void Tunnel::drain_when_expired() {
+  WallTime end = identity_->not_after();
+  for (const X509* certificate : peer_chain(tls_->ssl())) {
+    end = std::min(end, to_wall_time(X509_get0_notAfter(certificate)));
+  }
+  const auto left = std::chrono::ceil<milliseconds>(end - context_.clock.wall_now());
+  if (left <= milliseconds(0)) return drain();
+  timer_.arm(std::min(left, kExpiryLook), [this] { drain_when_expired(); });
+}
+
+std::optional<std::string> Tunnel::find_revoked(const RevocationLists& lists) const {
+  if (auto found = lists.find(peer_chain(tls_->ssl()))) return "the peer's " + *found;
+  if (auto found = lists.find(identity_->chain())) return "our " + *found;
+  return std::nullopt;
+}
+
+bool Tunnel::is_trusted_by(const TlsIdentity& current) const {
+  const auto chain = peer_chain(tls_->ssl());
+  return !chain.empty() && current.has_root(chain.back());
 }
 
 void Tunnel::on_ping_timer() {
@@ -298,10 +334,15 @@ void Tunnel::drain() {
   if (session_ != nullptr && side_ == Side::kServer) {
     session_->shutdown_notice();
     timer_.arm(kDrainNotice, [this] { finish_drain(); });
-  } else {
+  } else if (session_ == nullptr || session_->open_streams() == 0) {
     finish_drain();
   }
   schedule_flush();
+}
+
+void Tunnel::on_stream_closed() {
+  if (draining_ && side_ == Side::kClient && session_->open_streams() == 0) finish_drain();
+  owner_.on_tunnel_changed(*this);
 }
 
 void Tunnel::finish_drain() {
@@ -316,6 +357,7 @@ void Tunnel::close(const std::string& why) { fail(why); }
 
 TunnelPhase Tunnel::phase() const {
   if (state_ == State::kConnecting) return TunnelPhase::kConnect;
+  if (refused_as_revoked(tls_->ssl())) return TunnelPhase::kRevoked;
   // A TLS 1.3 server judges the client's certificate after the client's handshake is complete.
   return state_ == State::kOpen && (heard_ || side_ == Side::kServer) ? TunnelPhase::kOpen : TunnelPhase::kTls;
 }

@@ -25,6 +25,7 @@ enum class TunnelPhase : std::uint8_t {
   kNotBegun,  ///< a limit of this side's own
   kConnect,
   kTls,
+  kRevoked,  ///< kTls, and the peer's certificate was revoked
   kOpen,
 };
 
@@ -52,12 +53,15 @@ struct TunnelContext {
   WindowBudget& budget;
   KeptBudget& kept;
   const Clock& clock;
+  const RevocationsPtr* revocations = nullptr;  ///< those in force; may be null, and be changed between turns
   /// Where the steps of the handshake wait for their turn; lives as long as the tunnel is not closed. Null: none waits.
   loop::StartQueue* starts = nullptr;
 };
 
 /// One HBONE connection: a socket, TLS on it, HTTP/2 in that. It reads whole socket buffers into the worker's scratch,
-/// decrypts and parses them there, and writes everything that one turn of the loop produced with one send. One thread.
+/// decrypts and parses them there, and writes everything that one turn of the loop produced with one send. Certificates
+/// are looked at in the handshake; when one of either side's chain ends the tunnel drains: its streams live on, and new
+/// ones need a tunnel with certificates that are valid then. One thread.
 class Tunnel final : public loop::Deferred, private SessionEvents, private FrameSink {
  public:
   using Side = TlsStream::Side;
@@ -71,9 +75,24 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
 
   [[nodiscard]] bool open() const { return state_ == State::kOpen; }
   [[nodiscard]] bool closed() const { return state_ == State::kClosed; }
+  [[nodiscard]] bool draining() const { return draining_; }
+  /// Whether a client may begin another stream.
+  [[nodiscard]] bool takes_streams() const { return open() && !draining_ && session_->accepts_new_streams(); }
   /// Only while open.
   [[nodiscard]] H2Session& session() { return *session_; }
   [[nodiscard]] const state::Identity& peer_identity() const { return peer_identity_; }
+  /// The peer's certificate. Only while open.
+  struct PeerCertificate {
+    std::string serial;  ///< hex
+    WallTime not_after;
+  };
+  [[nodiscard]] const PeerCertificate& peer_certificate() const { return peer_certificate_; }
+  /// The certificate that this side showed.
+  [[nodiscard]] const TlsIdentity& identity() const { return *identity_; }
+  /// What in the peer's chain or in this side's own is revoked, in words; nothing where all is well. Only while open.
+  [[nodiscard]] std::optional<std::string> find_revoked(const RevocationLists& lists) const;
+  /// Whether the root that vouched for the peer is among those of `current`. Only while open.
+  [[nodiscard]] bool is_trusted_by(const TlsIdentity& current) const;
   [[nodiscard]] const Endpoint& peer() const { return peer_; }
   [[nodiscard]] const Endpoint& local() const { return local_; }
   [[nodiscard]] int fd() const { return fd_.get(); }
@@ -92,8 +111,8 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   /// For the streams: where they count what they keep.
   void join_budget(KeptShare& share) { share.join(context_.kept, kept_); }
 
-  /// GOAWAY; it closes when its last stream has ended. A server first lets the client hear of it, so that no request
-  /// that is under way is lost.
+  /// It takes no more streams, and closes with GOAWAY when its last one has ended. A server says so at once, and first
+  /// lets the client hear of it, so that no request that is under way is lost.
   void drain();
   /// At once: streams are cut, the owner gets on_tunnel_closed.
   void close(const std::string& why);
@@ -122,6 +141,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   void take_in(std::span<const std::byte> bytes);
   bool go_on_handshake();
   bool open_session();
+  void drain_when_expired();
   void schedule_flush();
   void flush(std::size_t at_most = loop::kLightQuantum);
   bool send_output();
@@ -138,7 +158,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   void on_goaway() override { owner_.on_tunnel_changed(*this); }
   void on_pong() override { unanswered_pings_ = 0; }
   void on_drained() override { finish_drain(); }
-  void on_stream_closed() override { owner_.on_tunnel_changed(*this); }
+  void on_stream_closed() override;
   void on_want_send() override { schedule_flush(); }
   // FrameSink
   Result<void> write(std::span<const std::byte> bytes) override;
@@ -163,6 +183,7 @@ class Tunnel final : public loop::Deferred, private SessionEvents, private Frame
   int unanswered_pings_ = 0;
   Endpoint peer_, local_;
   state::Identity peer_identity_;
+  PeerCertificate peer_certificate_;
   std::optional<Ending> ending_;
   std::unique_ptr<TlsStream> tls_;
   std::unique_ptr<H2Session> session_;

@@ -66,6 +66,10 @@ ConnectionInfo Connection::info() const {
   if (result_.source.identity) info.source_identity = result_.source.identity->to_uri();
   if (result_.destination.identity) info.destination_identity = result_.destination.identity->to_uri();
   if (result_.service) info.service = result_.service->key();
+  if (const hbone::Tunnel* carrier = tunnel(); carrier != nullptr && carrier->open()) {
+    info.peer_serial = carrier->peer_certificate().serial;
+    info.peer_valid_until = carrier->peer_certificate().not_after;
+  }
   const Bytes carried = bytes();
   info.bytes_sent = carried.sent;
   info.bytes_received = carried.received;

@@ -15,6 +15,10 @@
 #include "tunnel/telemetry/connection_result.h"
 #include "tunnel/telemetry/metrics.h"
 
+namespace weft::hbone {
+class Tunnel;
+}
+
 namespace weft::proxy {
 
 struct WorkerContext;
@@ -32,6 +36,8 @@ class Connection : public loop::Deferred {
   virtual void on_certificates() {}
   /// A name was resolved, or could not be: what waited for one goes on.
   virtual void on_names() {}
+  /// The tunnel that carries it, null where there is none.
+  [[nodiscard]] virtual const hbone::Tunnel* tunnel() const { return nullptr; }
   /// Ends it now, from outside: both sides are reset.
   virtual void cut(telemetry::ResponseFlag flag, const std::string& why) = 0;
   [[nodiscard]] ConnectionInfo info() const;

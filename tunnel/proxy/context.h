@@ -56,7 +56,9 @@ struct WorkerContext {
         connections(event_loop),
         refusals(connection_metrics) {}
 
-  [[nodiscard]] hbone::TunnelContext tunnel_context() { return {loop, scratch, budget, kept, Clock::real()}; }
+  [[nodiscard]] hbone::TunnelContext tunnel_context() {
+    return {loop, scratch, budget, kept, Clock::real(), &revocations};
+  }
   void count_handshake_over_budget(std::uint32_t slot, bool refused) {
     const auto found = pods.find(slot);
     if (found == pods.end()) return;
@@ -73,6 +75,7 @@ struct WorkerContext {
   hbone::Scratch scratch;
   hbone::WindowBudget budget;
   hbone::KeptBudget kept;
+  hbone::RevocationsPtr revocations;  ///< in force
   hbone::Pool pool;
   Connections connections;
   RefusalLog refusals;

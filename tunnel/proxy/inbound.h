@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -26,6 +27,7 @@ class Inbound final : public Connection, private StreamPump::Events {
   void queue(loop::StartQueue& starts);
 
   void on_snapshot() override;
+  [[nodiscard]] const hbone::Tunnel* tunnel() const override { return pump_.tunnel(); }
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
 
  private:
@@ -68,6 +70,8 @@ class InboundTunnels final : private hbone::TunnelOwner {
   void close_pod(std::uint32_t slot, const std::string& why);
   /// The certificates or the snapshot changed: handshakes that waited go on.
   void go_on();
+  /// The tunnels that are open now; those that `visit` ends are no matter.
+  void for_each_open(const std::function<void(hbone::Tunnel&)>& visit);
   /// GOAWAY on all, or on those of one pod: they end with their last stream.
   void drain();
   void drain_pod(std::uint32_t slot);

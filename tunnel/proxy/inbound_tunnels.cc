@@ -51,8 +51,11 @@ void InboundTunnels::accept(std::shared_ptr<const PodContext> pod, Fd fd, const 
   auto waiting = std::make_unique<Waiting>(worker_.loop, std::move(pod), std::move(fd), peer, std::move(charge));
   waiting->timer.arm(worker_.config.own_workload_timeout, [this, id] {
     const auto node = waiting_.extract(id);
-    record_refused(worker_, *node.mapped()->pod, node.mapped()->peer, ResponseFlag::kIdentityError,
-                   "no certificate for the pod's identity yet (is the CA reachable?)");
+    const Waiting& given_up = *node.mapped();
+    const auto workload = worker_.state ? worker_.state->workload_by_uid(given_up.pod->workload_uid) : nullptr;
+    record_refused(worker_, *given_up.pod, given_up.peer, ResponseFlag::kIdentityError,
+                   workload ? worker_.certificates.why_none(workload->identity())
+                            : "the pod's own workload is not known yet (is the control plane reachable?)");
   });
   waiting_.emplace(id, std::move(waiting));
 }
@@ -194,7 +197,9 @@ void InboundTunnels::on_tunnel_closed(hbone::Tunnel& tunnel, hbone::TunnelPhase 
   Load& load = loads_[served.pod->slot];
   release(load.tunnels_by_source, served.peer.address);
   if (load.tunnels_by_source.empty()) loads_.erase(served.pod->slot);
-  if (phase != hbone::TunnelPhase::kOpen) {
+  if (phase == hbone::TunnelPhase::kRevoked) {
+    record_refused(worker_, *served.pod, served.peer, ResponseFlag::kCertRevoked, why);
+  } else if (phase != hbone::TunnelPhase::kOpen) {
     const bool tls = phase == hbone::TunnelPhase::kTls;
     record_refused(worker_, *served.pod, served.peer, tls ? ResponseFlag::kTlsFailure : ResponseFlag::kConnect,
                    tls ? why : "HBONE connection: " + why);
@@ -217,6 +222,16 @@ void InboundTunnels::close_pod(std::uint32_t slot, const std::string& why) {
     if (served.pod->slot == slot) cut.push_back(served.tunnel.get());
   }
   for (hbone::Tunnel* tunnel : cut) tunnel->close(why);
+}
+
+void InboundTunnels::for_each_open(const std::function<void(hbone::Tunnel&)>& visit) {
+  std::vector<hbone::Tunnel*> open;
+  for (auto& [key, served] : tunnels_) {
+    if (served.tunnel->open()) open.push_back(served.tunnel.get());
+  }
+  for (hbone::Tunnel* tunnel : open) {
+    if (tunnel->open()) visit(*tunnel);
+  }
 }
 
 void InboundTunnels::drain() {

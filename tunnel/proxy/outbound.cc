@@ -39,11 +39,17 @@ void Outbound::start() {
       return end(ResponseFlag::kConnect,
                  "resolve " + destination_.hostname + ": no answer yet (do the node's DNS servers answer?)");
     }
-    end(ResponseFlag::kIdentityError, state_ == State::kWorkload
-                                          ? "the pod's own workload is not known yet (is the control plane reachable?)"
-                                          : "no certificate for the pod's identity yet (is the CA reachable?)");
+    end(ResponseFlag::kIdentityError, why_waiting());
   });
   advance();
+}
+
+std::string Outbound::why_waiting() const {
+  const state::WorkloadPtr own = own_workload();
+  if (state_ == State::kWorkload || own == nullptr) {
+    return "the pod's own workload is not known yet (is the control plane reachable?)";
+  }
+  return worker_.certificates.why_none(own->identity());
 }
 
 void Outbound::on_snapshot() {
@@ -142,6 +148,8 @@ void Outbound::on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) {
                             Again::kElsewhere);
     case hbone::TunnelPhase::kTls:
       return attempt_failed(ResponseFlag::kTlsFailure, text, Again::kElsewhere);
+    case hbone::TunnelPhase::kRevoked:
+      return attempt_failed(ResponseFlag::kCertRevoked, text, Again::kElsewhere);
     case hbone::TunnelPhase::kOpen:
       return attempt_failed(ResponseFlag::kH2HandshakeFailure, text, Again::kElsewhere);
   }

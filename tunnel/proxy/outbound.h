@@ -30,6 +30,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   void on_snapshot() override;
   void on_certificates() override;
   void on_names() override;
+  [[nodiscard]] const hbone::Tunnel* tunnel() const override { return stream_ ? stream_->tunnel() : nullptr; }
   void cut(telemetry::ResponseFlag flag, const std::string& why) override;
 
  private:
@@ -47,6 +48,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   [[nodiscard]] Bytes bytes() const override;
   [[nodiscard]] const char* direction() const override;
   void advance();
+  [[nodiscard]] std::string why_waiting() const;
   bool choose_destination(const state::WorkloadPtr& own);
   bool take_destination(const state::Workload& own);
   bool resolve(const state::Workload& own);

@@ -44,6 +44,8 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
   ~StreamPump() override;
 
   [[nodiscard]] AppSocket& app() { return app_; }
+  /// Null once the stream is gone.
+  [[nodiscard]] const hbone::Tunnel* tunnel() const { return tunnel_; }
   /// The stream that this pump serves from now on; its handler is this object.
   void set_stream(hbone::Tunnel& tunnel, std::int32_t stream_id);
   /// From now on payload of the application goes into the stream.

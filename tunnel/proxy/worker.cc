@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <optional>
 
@@ -15,6 +16,7 @@
 #include "tunnel/proxy/inbound_policy.h"
 #include "tunnel/proxy/listener.h"
 #include "tunnel/proxy/outbound.h"
+#include "tunnel/proxy/tunnel_checks.h"
 
 namespace weft::proxy {
 
@@ -33,6 +35,7 @@ class Worker::Impl {
   void run();
   void set_state(std::shared_ptr<const state::State> state);
   void on_certificates();
+  void set_revocations(hbone::RevocationsPtr revocations);
   void on_names();
   void add_pod(std::shared_ptr<const PodContext> pod, std::vector<PodListeners> sets);
   void retire_pod(std::uint32_t slot);
@@ -45,6 +48,7 @@ class Worker::Impl {
   void close_all(const std::string& why);
 
   std::thread thread;
+  std::atomic<bool> certificates_pending{false};  ///< on_certificates() is posted and has not begun
 
  private:
   enum class Kind : std::uint8_t { kOutbound, kHbone, kPlaintext };
@@ -97,6 +101,12 @@ void Worker::Impl::set_state(std::shared_ptr<const state::State> state) {
 void Worker::Impl::on_certificates() {
   inbound_.go_on();
   context_.connections.for_each([](Connection& connection) { connection.on_certificates(); });
+  drain_untrusted(context_, inbound_);
+}
+
+void Worker::Impl::set_revocations(hbone::RevocationsPtr revocations) {
+  context_.revocations = std::move(revocations);
+  cut_revoked(context_, inbound_);
 }
 
 void Worker::Impl::on_names() {
@@ -300,7 +310,16 @@ void Worker::set_state(std::shared_ptr<const state::State> state) {
 }
 
 void Worker::certificates_changed() {
-  impl_->loop().post([this] { impl_->on_certificates(); });
+  // Many come at once when all are renewed: one look serves them.
+  if (impl_->certificates_pending.exchange(true)) return;
+  impl_->loop().post([this] {
+    impl_->certificates_pending = false;
+    impl_->on_certificates();
+  });
+}
+
+void Worker::set_revocations(hbone::RevocationsPtr revocations) {
+  impl_->loop().post([this, r = std::move(revocations)] { impl_->set_revocations(r); });
 }
 
 void Worker::names_changed() {

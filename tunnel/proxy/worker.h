@@ -80,6 +80,8 @@ struct ConnectionInfo {
   std::string direction;  ///< "outbound", "inbound", "inbound-plaintext", "passthrough"
   Endpoint source, destination, hbone;
   std::string source_identity, destination_identity, service;
+  std::string peer_serial;  ///< of the certificate that the tunnel's far end showed, in hex; empty without a tunnel
+  WallTime peer_valid_until;
   std::uint64_t bytes_sent = 0, bytes_received = 0;
   double age_seconds = 0;
   std::uint32_t generation = 0;  ///< of the agent that carries it, where it is not the one that is asked
@@ -101,8 +103,12 @@ class Worker {
 
   /// The new snapshot: later connections use it, live inbound connections are checked against it, waiting ones wake.
   void set_state(std::shared_ptr<const state::State> state);
-  /// A certificate arrived: connections that wait for it go on.
+  /// Certificates arrived: connections that wait for one go on, and tunnels whose peer no root of theirs vouches for
+  /// any more drain.
   void certificates_changed();
+  /// What is revoked from now on: peers are refused by it, and live tunnels that it names are cut, with what is in
+  /// them.
+  void set_revocations(hbone::RevocationsPtr revocations);
   /// A name was looked up: connections that wait for one ask again.
   void names_changed();
   /// Takes the listeners; they accept from the next turn on. Another pod, or another workload, in the

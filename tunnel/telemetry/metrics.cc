@@ -133,6 +133,7 @@ struct ConnectionMetrics::Impl {
         received_bytes(family("istio_tcp_received_bytes_total", "Bytes that went from the source to the destination")),
         sent_bytes(family("istio_tcp_sent_bytes_total", "Bytes that went from the destination to the source")),
         violations(family("weft_hbone_violations_total", "What HBONE peers did that no honest one does, by kind")),
+        revoked(family("weft_tunnels_revoked_total", "Live tunnels cut because a certificate was revoked")),
         decisions(
             family("weft_policy_decisions_total",
                    "Decisions of policy on connections into pods of this node, and what dry-run policies would have "
@@ -143,6 +144,7 @@ struct ConnectionMetrics::Impl {
                     .Register(*registry)) {
     for (const auto reporter : {Reporter::kSource, Reporter::kDestination}) {
       open[static_cast<std::size_t>(reporter)] = &sockets.Add({{"reporter", name_of(reporter)}});
+      revoked.Add({{"reporter", name_of(reporter)}});
     }
   }
 
@@ -172,7 +174,7 @@ struct ConnectionMetrics::Impl {
   }
 
   std::shared_ptr<prometheus::Registry> registry;
-  prometheus::Family<prometheus::Counter>&opened, &closed, &failed, &received_bytes, &sent_bytes, &violations,
+  prometheus::Family<prometheus::Counter>&opened, &closed, &failed, &received_bytes, &sent_bytes, &violations, &revoked,
       &decisions;
   prometheus::Family<prometheus::Gauge>& sockets;
   std::array<prometheus::Gauge*, 2> open{};  ///< by reporter
@@ -199,6 +201,10 @@ void ConnectionMetrics::bytes(Handle& handle, std::uint64_t sent_delta, std::uin
 
 void ConnectionMetrics::violation(std::string_view kind) {
   impl_->violations.Add({{"kind", std::string(kind)}}).Increment();
+}
+
+void ConnectionMetrics::tunnel_revoked(Reporter reporter) {
+  impl_->revoked.Add({{"reporter", name_of(reporter)}}).Increment();
 }
 
 void ConnectionMetrics::closed(const std::shared_ptr<Handle>& handle, const ConnectionResult& result) {

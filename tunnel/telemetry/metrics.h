@@ -44,6 +44,8 @@ class ConnectionMetrics {
   void closed(const std::shared_ptr<Handle>& handle, const ConnectionResult& result);
   /// Counts something that an HBONE peer did and no honest one does, in weft_hbone_violations_total{kind}.
   void violation(std::string_view kind);
+  /// Counts a live tunnel that was cut because a certificate was revoked, in weft_tunnels_revoked_total{reporter}.
+  void tunnel_revoked(Reporter reporter);
 
   /// Counts a decision of policy that takes effect, under mode "enforced", and beside it each dry-run policy that would
   /// have decided otherwise, under mode "dry_run" and what it would have done.

@@ -55,6 +55,7 @@ std::optional<Answer> read_answer(Stream& stream) {
 Exit get(const GetOptions& options) {
   std::optional<Stream> stream;
   for (int i = 0; i < options.count; ++i) {
+    if (i > 0) std::this_thread::sleep_for(options.interval);
     const auto start = Clock::now();
     if (!stream || !options.keep_alive) {
       stream.reset();

@@ -94,6 +94,7 @@ struct ServeCommand {
 struct GetCommand {
   DialArguments dial;
   GetOptions options;
+  double interval_s = 0;
   CLI::App* app;
 
   explicit GetCommand(CLI::App& parent) : app(parent.add_subcommand("get", "send requests and print the answers")) {
@@ -101,10 +102,12 @@ struct GetCommand {
     app->add_option("--marker", options.marker, "the path of the request")->capture_default_str();
     app->add_option("--count", options.count, "requests")->capture_default_str();
     app->add_flag("--keep-alive", options.keep_alive, "all requests on one connection");
+    app->add_option("--interval", interval_s, "seconds between an answer and the next request");
   }
   Exit run() {
     return with_dial(dial, [this](const DialOptions& parsed) {
       options.dial = parsed;
+      options.interval = to_ms(interval_s);
       return get(options);
     });
   }

@@ -19,9 +19,10 @@ Exit serve(const ServeOptions& options);
 
 struct GetOptions {
   DialOptions dial;
-  std::string marker = "hello";  ///< becomes the path of the request
-  int count = 1;                 ///< requests
-  bool keep_alive = false;       ///< all on one connection
+  std::string marker = "hello";           ///< becomes the path of the request
+  int count = 1;                          ///< requests
+  bool keep_alive = false;                ///< all on one connection
+  std::chrono::milliseconds interval{0};  ///< between an answer and the next request
 };
 /// Sends requests one after the other, without retries; prints each answer with ` own=ADDRESS:PORT ms=…`. Stops at the
 /// first trouble.

@@ -47,6 +47,9 @@ class AdminFixture : public ::testing::Test {
     sources_->metrics.registration_errors = [] { return std::uint64_t{2}; };
     sources_->metrics.reconciled = [] { return std::map<std::string, std::uint64_t>{{"adopted", 4}, {"mended", 0}}; };
     sources_->metrics.unknown_attachments = [] { return std::vector<std::string>{"c9-eth0"}; };
+    sources_->metrics.certificates = sources_->certificate_status;
+    sources_->metrics.certificate_counts = [] { return agent::CertManager::Counts{.issued = 8, .failed = 3}; };
+    sources_->metrics.ca = [this] { return ca_; };
     sources_->metrics.limits = limits_;
     sources_->metrics.resources = [] {
       return agent::ResourceStatus{.fds = 123, .fd_limit = 4096, .memory = {.used = 30U << 20, .limit = 64U << 20}};
@@ -127,6 +130,7 @@ class AdminFixture : public ::testing::Test {
   std::vector<agent::Generation> generations_ = {{.number = 3, .version = "0.1", .pid = 30, .started = {}, .load = {}}};
   std::vector<std::string> missing_;
   std::vector<agent::CertManager::Status> certificate_status_;
+  agent::CaStatus ca_{.directory = "/etc/weft/ca", .problem = {}, .roots = {}, .crl = {}};
   std::shared_ptr<proxy::Limits> limits_ = std::make_shared<proxy::Limits>();
   bool captures_all_ = false;
   int quits_ = 0;

@@ -128,6 +128,51 @@ TEST_F(AdminApi, CertificatesHaveAState) {
   EXPECT_EQ(state_with(now - hours(2), now - hours(1), now + hours(1)), "due for renewal");
   EXPECT_EQ(state_with(now - hours(3), now - hours(2), now - hours(1)), "expired");
   EXPECT_EQ(state_with(now + hours(1), now + hours(2), now + hours(3)), "not yet valid");
+  status.revoked = "certificate AB was revoked";
+  EXPECT_EQ(state_with(now - hours(1), now + hours(1), now + hours(2)), "revoked");
+  EXPECT_EQ(json::parse(ask("GET", "/certificates").body).at(0).at("revoked"), "certificate AB was revoked");
+  EXPECT_EQ(state_with(now - hours(3), now - hours(2), now - hours(1)), "expired");
+}
+
+TEST_F(AdminApi, TheCaAndItsRevocationListsAreTold) {
+  const WallTime end(std::chrono::seconds(2'000'000'000));
+  ca_.problem = "load the CA from /etc/weft/ca: away";
+  ca_.roots = {{.subject = "CN=a", .sha256 = "aa", .not_after = end, .signs = true},
+               {.subject = "CN=b", .sha256 = "bb", .not_after = end, .signs = false}};
+  ca_.crl = {.file = "/crl.pem", .problem = "", .notes = {"old"}, .lists = {}, .refused = 2};
+  ca_.crl.lists = {{.issuer = "CN=a", .this_update = end, .next_update = end, .revoked = 3, .verified = true},
+                   {.issuer = "CN=i", .this_update = end, .next_update = {}, .revoked = 1, .verified = false}};
+  agent::CertManager::Status status;
+  status.identity = {"cluster.local", "shop", "web-sa"};
+  status.valid_from = end - std::chrono::hours(1);
+  status.valid_until = status.renew_at = end;
+  certificate_status_ = {status};
+
+  const json told = json::parse(ask("GET", "/status").body);
+  const json& ca = told.at("ca");
+  EXPECT_EQ(told.at("certificateStates"), json({{"not yet valid", 1}}));
+  EXPECT_EQ(ca.at("usable"), false);
+  EXPECT_EQ(ca.at("problem"), ca_.problem);
+  EXPECT_EQ(
+      ca.at("roots").at(1),
+      json({{"subject", "CN=b"}, {"sha256", "bb"}, {"expirationTime", "2033-05-18T03:33:20Z"}, {"signs", false}}));
+  EXPECT_EQ(ca.at("crl").at("usable"), true);
+  EXPECT_EQ(ca.at("crl").at("notes"), json({"old"}));
+  EXPECT_EQ(ca.at("crl").at("lists").at(0).at("nextUpdate"), "2033-05-18T03:33:20Z");
+  EXPECT_FALSE(ca.at("crl").at("lists").at(1).contains("nextUpdate"));
+
+  const auto metrics = metrics_routes(sources_).at({"GET", "/metrics"})({}).body;
+  for (const char* line :
+       {R"(weft_certificates{state="not yet valid"} 1)", R"(weft_certificates{state="valid"} 0)",
+        R"(weft_certificate_expiry_timestamp_seconds{identity="spiffe://cluster.local/ns/shop/sa/web-sa"} 2000000000)",
+        R"(weft_certificate_requests_total{result="issued"} 8)",
+        R"(weft_certificate_requests_total{result="failed"} 3)", "weft_ca_usable 0",
+        R"(weft_root_expiry_timestamp_seconds{sha256="aa",signs="true"} 2000000000)", "weft_crl_usable 1",
+        "weft_crl_refused_total 2", R"(weft_crl_revoked_certificates{issuer="CN=a"} 3)",
+        R"(weft_crl_next_update_timestamp_seconds{issuer="CN=a"} 2000000000)"}) {
+    EXPECT_THAT(metrics, HasSubstr(std::string("\n") + line + "\n"));
+  }
+  EXPECT_THAT(metrics, Not(HasSubstr(R"(next_update_timestamp_seconds{issuer="CN=i")")));
 }
 
 TEST_F(AdminApi, ExplainAnswersOrSaysWhyNot) {

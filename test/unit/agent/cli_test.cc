@@ -100,6 +100,24 @@ TEST_F(Weftctl, TheMeshAsTables) {
   }
 }
 
+TEST_F(Weftctl, StatusTellsOfTheCaAndOfTheRevocationLists) {
+  EXPECT_EQ(query({"status"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("certificates    0\n"), HasSubstr("CA              /etc/weft/ca, 0 roots\n"),
+                          HasSubstr("CRL             none\n"), Not(HasSubstr("problem"))));
+  ca_.problem = "away";
+  ca_.roots = {{.subject = "CN=a", .sha256 = "aa", .not_after = {}, .signs = true}};
+  ca_.crl = {.file = "/crl.pem", .problem = "cut short", .notes = {"old"}, .lists = {}, .refused = 2};
+  ca_.crl.lists = {{.issuer = "CN=a", .this_update = {}, .next_update = {}, .revoked = 3, .verified = true}};
+  agent::CertManager::Status status;
+  status.identity = {"cluster.local", "shop", "web-sa"};
+  certificate_status_ = {status};
+  EXPECT_EQ(query({"status"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("certificates    1 none\n"),
+                          HasSubstr("CA              /etc/weft/ca, 1 root\n  problem       away\n"),
+                          HasSubstr("CRL             /crl.pem, 1 list, 3 certificates revoked\n"
+                                    "  problem       cut short\n  note          old\n")));
+}
+
 TEST_F(Weftctl, LogLevelIsShownSetAndReset) {
   const std::string before = log::level();
   EXPECT_EQ(query({"log-level"}), kOk);
@@ -174,6 +192,51 @@ TEST_F(Weftctl, HelpAndVersion) {
   EXPECT_THAT(out_, HasSubstr("5 it would be refused"));
   EXPECT_EQ(run_with({"version"}), kOk);
   EXPECT_EQ(out_, "weftctl " WEFT_VERSION "\n");
+}
+
+TEST_F(Weftctl, ReplacesARootStepByStep) {
+  const agent::test::TemporaryDirectory directory;
+  const std::string ca = directory.path() + "/ca";
+  ASSERT_EQ(run_with({"ca", "init", ca}), kOk) << err_;
+  const auto rotate = [&](std::vector<std::string> what) {
+    what.insert(what.begin(), {"ca", "rotate"});
+    what.push_back(ca);
+    return run_with(what);
+  };
+  EXPECT_EQ(rotate({"status"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("signs    'CN=Weft mesh root "), HasSubstr("roots    1\nstep     no rotation")));
+  EXPECT_EQ(rotate({"activate"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("begin with `weftctl ca rotate prepare`"));
+  EXPECT_EQ(rotate({"prepare"}), kOk) << err_;
+  EXPECT_EQ(rotate({"status"}), kOk);
+  EXPECT_THAT(out_, AllOf(HasSubstr("roots    2\nstep     prepared since 20"), HasSubstr("next: activate, or back")));
+  EXPECT_EQ(rotate({"activate"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("--now"));
+  EXPECT_EQ(rotate({"activate", "--now"}), kOk) << err_;
+  EXPECT_EQ(rotate({"back", "--now"}), kOk) << err_;
+  EXPECT_EQ(rotate({"activate", "--now"}), kOk) << err_;
+  EXPECT_EQ(rotate({"status"}), kOk);
+  EXPECT_THAT(out_, HasSubstr("step     activated since 20"));
+  EXPECT_EQ(rotate({"finish", "--now"}), kOk) << err_;
+  EXPECT_EQ(run_with({"ca", "rotate", ca}), kUsage);
+  EXPECT_EQ(rotate({"prepare", "--now"}), kUsage);
+}
+
+TEST_F(Weftctl, RevokesWhatItIssued) {
+  const agent::test::TemporaryDirectory directory;
+  const std::string ca = directory.path() + "/ca", leaf = directory.path() + "/leaf";
+  ASSERT_EQ(run_with({"ca", "init", ca}), kOk) << err_;
+  ASSERT_EQ(run_with({"ca", "issue", ca, "--identity", "spiffe://a/ns/b/sa/c", "--out", leaf}), kOk) << err_;
+  const std::string marker = ", serial ";
+  const std::string serial = out_.substr(out_.find(marker) + marker.size(), 32);
+  EXPECT_EQ(run_with({"ca", "revoke", ca, "--serial", serial, "--next-update", "7d"}), kOk) << err_;
+  EXPECT_THAT(out_, AllOf(HasSubstr("revoked " + serial + "\n"), HasSubstr("1 certificate is revoked")));
+  EXPECT_EQ(run_with({"ca", "revoke", ca, "--certificate", leaf + "/cert.pem"}), kOk) << err_;
+  EXPECT_THAT(out_, HasSubstr("revoked already " + serial + "\n"));
+  EXPECT_TRUE(std::filesystem::exists(ca + "/crl.pem"));
+  EXPECT_EQ(run_with({"ca", "revoke", ca, "--serial", "it"}), kFailed);
+  EXPECT_THAT(err_, HasSubstr("expected hexadecimal digits"));
+  EXPECT_EQ(run_with({"ca", "revoke", ca, "--next-update", "1s"}), kUsage);
 }
 
 TEST_F(Weftctl, MakesACaAndIssues) {

@@ -123,6 +123,25 @@ TEST(AgentConfig, TakesEveryFlag) {
   EXPECT_EQ(c.seccomp, hardening::SeccompMode::kLog);
 }
 
+TEST(AgentConfig, CertificatesLiveAsLongAsTheirLifetimeSays) {
+  EXPECT_EQ(parsed({}).certificate_lifetime, std::chrono::hours(1));
+  EXPECT_EQ(parsed({"--certificate-lifetime", "90"}).certificate_lifetime, std::chrono::seconds(90));
+  EXPECT_EQ(parsed({"--certificate-lifetime", "24h"}).certificate_lifetime, std::chrono::hours(24));
+  {
+    const Variable lifetime("WEFT_CERTIFICATE_LIFETIME", "10m");
+    EXPECT_EQ(parsed({}).certificate_lifetime, std::chrono::minutes(10));
+  }
+  for (const char* bad : {"4s", "366d", "0", "-1", "soon", "1 fortnight"}) {
+    EXPECT_THAT(refused({"--certificate-lifetime", bad}), HasSubstr("--certificate-lifetime")) << bad;
+  }
+}
+
+TEST(AgentConfig, RevocationListsAreBesideTheCaOrElsewhere) {
+  EXPECT_EQ(parsed({}).crl, "");
+  EXPECT_EQ(parsed({"--crl", "/crl/ca-crl.pem"}).crl, "/crl/ca-crl.pem");
+  EXPECT_THAT(refused({"--crl", "crl.pem"}), HasSubstr("--crl: \"crl.pem\": expected an absolute path"));
+}
+
 TEST(AgentConfig, ReadsTheEnvironmentAndPrefersTheFlag) {
   const Variable file("WEFT_LOCAL_CONFIG", "/env.yaml");
   const Variable node("WEFT_NODE", "from-env");

@@ -100,6 +100,22 @@ TEST(HandoverMessages, TheEstateArrivesAsItWasSent) {
   EXPECT_EQ(got->predecessors[0].generation.load.connections, 3U);
 }
 
+TEST(HandoverMessages, AConnectionArrivesWithTheCertificateOfItsTunnel) {
+  proxy::ConnectionInfo sent;
+  sent.pod = "shop/web";
+  sent.direction = "outbound";
+  sent.source = Endpoint::parse("10.0.0.5:40000").value();
+  sent.hbone = Endpoint::parse("10.0.1.9:15008").value();
+  sent.peer_serial = "0AFF";
+  sent.peer_valid_until = std::chrono::system_clock::from_time_t(1'800'000'000);
+  const json body = to_json(sent);
+  EXPECT_EQ(body.at("peerCertificate"), (json{{"serial", "0AFF"}, {"validUntil", "2027-01-15T08:00:00Z"}}));
+  EXPECT_EQ(to_json(connection_from(body)), body);
+  sent.peer_serial.clear();
+  EXPECT_FALSE(to_json(sent).contains("peerCertificate"));
+  EXPECT_EQ(connection_from(to_json(sent)).peer_serial, "");
+}
+
 TEST(HandoverMessages, AnEstateOfNonsenseIsRefusedOrPassedOver) {
   for (const json& body : {json{{"end", true}}, json{{"listeners", 1}}, json{{"listeners", "x"}, {"worker", 0}},
                            json{{"end", true}, {"workers", "many"}}}) {

@@ -439,6 +439,64 @@ TEST_F(TlsTest, BundleFaultsAreNamed) {
   EXPECT_THAT(error_of(bundle), HasSubstr("read private key: not an unencrypted PEM private key"));
 }
 
+TEST_F(TlsTest, ARevokedPeerIsRefusedByEitherEnd) {
+  const auto client = tls(ca_.issue(kClient)), server = tls(ca_.issue(kServer));
+  const auto handshake = [&](const CertificateBundle& revoked, bool by_client) {
+    auto pair = std::make_unique<Pair>(client->client_context(), server->server_context());
+    test::CrlOptions crl;
+    crl.revoked = {revoked.certificate_pem};
+    const RevocationsPtr lists = RevocationLists::parse(ca_.crl(crl), "crl", ca_.roots_pem()).value();
+    expect_client(pair->server(), "cluster.local");
+    expect_server(pair->client(), {{kServer.to_uri()}});
+    refuse_revoked(by_client ? pair->client() : pair->server(), &lists);
+    pair->run();
+    return pair;
+  };
+  auto refused = handshake(server->bundle(), true);
+  EXPECT_THAT(refused->client_error(), HasSubstr("the server's certificate " + server->serial() + " of " +
+                                                 kServer.to_uri() + " was revoked at "));
+  EXPECT_TRUE(refused_as_revoked(refused->client()));
+  EXPECT_THAT(refused->server_error(), HasSubstr("certificate revoked"));
+  refused = handshake(client->bundle(), false);
+  EXPECT_THAT(refused->server_error(), HasSubstr("the client's certificate " + client->serial()));
+  EXPECT_TRUE(refused_as_revoked(refused->server()));
+  EXPECT_FALSE(refused_as_revoked(refused->client()));
+  EXPECT_THAT(refused->client_error(), HasSubstr("(its revocation list names our certificate)"));
+  // Its own certificate is the peer's business, and others are nobody's.
+  EXPECT_TRUE(handshake(client->bundle(), true)->succeeded());
+  EXPECT_TRUE(handshake(ca_.issue(kClient), false)->succeeded());
+}
+
+TEST_F(TlsTest, ListsThatChangeCountAtOnce) {
+  const auto client = tls(ca_.issue(kClient)), server = tls(ca_.issue(kServer));
+  RevocationsPtr lists;
+  Pair pair(client->client_context(), server->server_context());
+  expect_client(pair.server(), "cluster.local");
+  expect_server(pair.client(), {{kServer.to_uri()}});
+  refuse_revoked(pair.server(), &lists);
+  test::CrlOptions crl;
+  crl.revoked = {client->bundle().certificate_pem};
+  lists = RevocationLists::parse(ca_.crl(crl), "crl", ca_.roots_pem()).value();
+  EXPECT_FALSE(pair.run().succeeded());
+}
+
+TEST_F(TlsTest, SeveralRootsAreTrustedAndTold) {
+  const TestCa next("next root");
+  auto of_old = ca_.issue(kClient), of_new = next.issue(kServer);
+  of_old.roots_pem = of_new.roots_pem = ca_.roots_pem() + next.roots_pem();
+  const auto client = tls(of_old), server = tls(of_new);
+  Pair pair(client->client_context(), server->server_context());
+  expect_client(pair.server(), "cluster.local");
+  expect_server(pair.client(), {{kServer.to_uri()}});
+  ASSERT_TRUE(pair.run().succeeded()) << pair.client_error() << " / " << pair.server_error();
+  const auto chain = peer_chain(pair.client());
+  ASSERT_EQ(chain.size(), 2U);
+  EXPECT_TRUE(client->has_root(chain.back()));
+  EXPECT_FALSE(client->has_root(chain.front()));
+  EXPECT_FALSE(tls(ca_.issue(kClient))->has_root(chain.back()));
+  EXPECT_EQ(server->chain().size(), 2U);
+}
+
 TEST_F(TlsTest, DatesAndSerialAreKept) {
   const auto identity = tls(ca_.issue(kClient));
   EXPECT_EQ(identity->not_after() - identity->not_before(), std::chrono::seconds(3660));
@@ -457,6 +515,18 @@ TEST_F(TlsTest, ConnectionOutlivesRenewal) {
   expect_client(pair.server(), "cluster.local");
   expect_server(pair.client(), {{kServer.to_uri()}});
   EXPECT_TRUE(pair.run().succeeded()) << pair.client_error();
+}
+
+TEST_F(TlsTest, ACertificatePastItsEndIsKeptAndNotGiven) {
+  CertStore store;
+  EXPECT_THAT(store.why_none(kClient), HasSubstr("no certificate for the pod's identity yet"));
+  store.put(tls(ca_.expired(kClient)));
+  EXPECT_EQ(store.get(kClient), nullptr);
+  EXPECT_EQ(store.all().size(), 1U);
+  EXPECT_THAT(store.why_none(kClient), ::testing::MatchesRegex("the certificate of the pod's identity expired at "
+                                                               "20.*Z and could not be renewed .*"));
+  store.put(tls(ca_.issue(kClient)));
+  EXPECT_NE(store.get(kClient), nullptr);
 }
 
 TEST_F(TlsTest, StoreKeepsOneForEachIdentity) {

@@ -145,6 +145,85 @@ TEST_F(TunnelTest, AnIdleTunnelIsClosedInGoodOrder) {
   EXPECT_EQ(server.closed.at(0), "");
 }
 
+/// A certificate's last moments: the stream that is open lives on, the next one needs a tunnel of today.
+TEST_F(TunnelTest, ATunnelWhoseCertificateEndsTakesNoMoreStreamsAndKeepsThoseItHas) {
+  test::LeafOptions brief;
+  brief.uris = {kAlice.to_uri()};
+  brief.valid_until = seconds(3);
+  const auto lasting = std::exchange(alice, std::move(*TlsIdentity::create(ca.issue(kAlice, brief))));
+  Client first;
+  first.to_send = SIZE_MAX;
+  request(first, key());
+  run_until([&] { return first.received > 0; });
+  Tunnel* const old = first.tunnel;
+  EXPECT_TRUE(old->takes_streams());
+  EXPECT_EQ(served.at(0)->peer_certificate().not_after, alice->not_after());
+  alice = lasting;
+  run_until([&] { return !old->takes_streams(); });
+  EXPECT_GE(Clock::real().wall_now(), old->identity().not_after());
+  const std::size_t before = first.received;
+  Client second;
+  request(second, key());
+  run_until([&] { return second.closed.has_value() && first.received > before + (1U << 20); });
+  EXPECT_EQ(second.closed, 0U);
+  EXPECT_NE(second.tunnel, old);
+  EXPECT_EQ(dials, 2);
+  EXPECT_FALSE(first.closed.has_value());
+  EXPECT_EQ(second.tunnel->identity().serial(), lasting->serial());
+  first.to_send = 0;
+  run_until([&] { return first.closed.has_value() && server.closed.size() == 1; });
+  EXPECT_EQ(first.closed, 0U);
+  EXPECT_EQ(server.closed.at(0), "");
+}
+
+TEST_F(TunnelTest, ADrainedTunnelWithoutStreamsClosesAtOnce) {
+  Client client;
+  request(client, key());
+  run_until([&] { return client.closed.has_value(); });
+  pool->drain();
+  run_until([&] { return pool->tunnels() == 0 && !server.closed.empty(); });
+  EXPECT_EQ(server.closed.at(0), "");
+}
+
+TEST_F(TunnelTest, KnowsWhatOfItIsRevokedAndWhichRootVouchedForThePeer) {
+  Client client;
+  client.to_send = SIZE_MAX;
+  request(client, key());
+  run_until([&] { return client.received > 0; });
+  const auto revoking = [&](const TlsIdentity& identity) {
+    test::CrlOptions options;
+    options.revoked = {identity.bundle().certificate_pem};
+    return RevocationLists::parse(ca.crl(options), "crl", ca.roots_pem()).value();
+  };
+  std::vector<Tunnel*> open;
+  pool->for_each_open([&](Tunnel& tunnel) { open.push_back(&tunnel); });
+  ASSERT_EQ(open, std::vector<Tunnel*>{client.tunnel});
+  EXPECT_THAT(client.tunnel->find_revoked(*revoking(*bob)).value_or(""), HasSubstr("the peer's certificate "));
+  EXPECT_THAT(client.tunnel->find_revoked(*revoking(*alice)).value_or(""), HasSubstr("our certificate "));
+  EXPECT_THAT(served.at(0)->find_revoked(*revoking(*alice)).value_or(""), HasSubstr("the peer's certificate "));
+  EXPECT_EQ(client.tunnel->find_revoked(*revoking(**TlsIdentity::create(ca.issue(kBob)))), std::nullopt);
+  EXPECT_TRUE(client.tunnel->is_trusted_by(*alice));
+  const test::TestCa other("other root");
+  EXPECT_FALSE(client.tunnel->is_trusted_by(**TlsIdentity::create(other.issue(kAlice))));
+  pool->close_pod(1, "the test is over");
+  run_until([&] { return client.closed.has_value(); });
+}
+
+TEST_F(TunnelTest, ARevokedServerIsAPhaseOfItsOwn) {
+  test::CrlOptions options;
+  options.revoked = {bob->bundle().certificate_pem};
+  const RevocationsPtr lists = RevocationLists::parse(ca.crl(options), "crl", ca.roots_pem()).value();
+  TunnelContext strict = context;
+  strict.revocations = &lists;
+  pool = std::make_unique<Pool>(strict, milliseconds(5000), milliseconds(300));
+  Client client;
+  request(client, key());
+  run_until([&] { return client.phase.has_value(); });
+  EXPECT_EQ(client.phase, TunnelPhase::kRevoked);
+  EXPECT_THAT(client.failure, HasSubstr("the server's certificate " + bob->serial()));
+  pool.reset();
+}
+
 TEST_F(TunnelTest, APodsTunnelsAreCutWithIt) {
   Client client;
   client.to_send = 1U << 30;

@@ -217,6 +217,87 @@ TEST_F(CertManagerTest, WrongAnswersOfTheCaAreFailures) {
   EXPECT_EQ(manager.status()[0].last_error, "the CA client failed: boom");
 }
 
+TEST_F(CertManagerTest, RenewAllIssuesAtOnceAlsoWhatWasIssuedJustNow) {
+  auto manager = make();
+  manager.want(kDb);
+  manager.want(kWeb);
+  manager.step();
+  const auto before = store_.get(kWeb);
+  EXPECT_EQ(asked_by_step(manager), 0U);
+  manager.renew_all();
+  EXPECT_EQ(manager.status()[1].valid_until, before->not_after());  // it is used until the next one is there
+  EXPECT_EQ(asked_by_step(manager), 2U);
+  EXPECT_NE(store_.get(kWeb), before);
+  EXPECT_EQ(asked_by_step(manager), 0U);
+}
+
+/// What comes out of the CA may be what it was before it changed.
+TEST_F(CertManagerTest, RenewAllWhileIssuingIsIssuedAgain) {
+  auto manager = make();
+  manager.want(kWeb);
+  source_.during = [&](const state::Identity&) {
+    if (source_.asked.size() == 1) manager.renew_all();
+  };
+  EXPECT_EQ(asked_by_step(manager), 2U);
+  EXPECT_EQ(changed_.size(), 1U);
+  EXPECT_EQ(manager.counts().issued, 1U);
+}
+
+TEST_F(CertManagerTest, RetryDoesNotWaitForWhatFailedAndLeavesTheRest) {
+  auto manager = make();
+  manager.want(kWeb);
+  manager.step();
+  source_.error = Error{ErrorCode::kUnavailable, 0, "no such directory"};
+  manager.want(kDb);
+  for (int i = 0; i < 6; ++i) clock_.advance(manager.step());
+  EXPECT_EQ(asked_by_step(manager), 1U);
+  EXPECT_EQ(asked_by_step(manager), 0U);
+  source_.error.reset();
+  manager.retry();
+  source_.asked.clear();
+  manager.step();
+  EXPECT_THAT(source_.asked, ElementsAre(kDb));
+  EXPECT_NE(store_.get(kDb), nullptr);
+  EXPECT_EQ(manager.counts().issued, 2U);
+  EXPECT_EQ(manager.counts().failed, 7U);
+}
+
+TEST_F(CertManagerTest, ARevokedCertificateHasASuccessorAtOnce) {
+  auto manager = make();
+  manager.want(kDb);
+  manager.want(kWeb);
+  manager.step();
+  const auto before = store_.get(kWeb), other = store_.get(kDb);
+  test::CrlOptions crl;
+  crl.revoked = {before->bundle().certificate_pem};
+  const auto lists = hbone::RevocationLists::parse(source_.ca.crl(crl), "crl", source_.ca.roots_pem()).value();
+  source_.error = Error{ErrorCode::kUnavailable, 0, "away"};
+  manager.set_revocations(lists);
+  EXPECT_EQ(asked_by_step(manager), 1U);
+  EXPECT_THAT(manager.status()[1].revoked, HasSubstr("certificate " + before->serial()));
+  EXPECT_EQ(manager.status()[0].revoked, "");
+  source_.error.reset();
+  manager.retry();
+  EXPECT_EQ(asked_by_step(manager), 1U);
+  EXPECT_NE(store_.get(kWeb), before);
+  EXPECT_EQ(store_.get(kDb), other);
+  EXPECT_EQ(manager.status()[1].revoked, "");
+}
+
+TEST_F(CertManagerTest, WhatIsRevokedWhenItComesIsAFailure) {
+  auto manager = make();
+  test::TestCa below = source_.ca.intermediate();
+  test::CrlOptions crl;
+  crl.revoked = {below.issue(kWeb).chain_pem};
+  manager.set_revocations(hbone::RevocationLists::parse(source_.ca.crl(crl), "crl", source_.ca.roots_pem()).value());
+  std::swap(source_.ca, below);
+  manager.want(kWeb);
+  manager.step();
+  EXPECT_EQ(store_.get(kWeb), nullptr);
+  EXPECT_THAT(manager.status()[0].last_error, HasSubstr("the CA issued what is revoked already: issuing certificate "));
+  EXPECT_EQ(asked_by_step(manager), 0U);  // not asked without end
+}
+
 TEST_F(CertManagerTest, ForgottenLeavesStoreAndWork) {
   auto manager = make();
   manager.want(kWeb);

@@ -120,16 +120,16 @@ TEST_F(SelfSignedTest, LoadRefusesFilesThatDoNotBelongTogether) {
   ASSERT_TRUE(init_ca(dir_, clock_));
   ASSERT_TRUE(init_ca(base_ + "/other", clock_));
   fs::copy_file(base_ + "/other/root.pem", dir_ + "/root.pem", fs::copy_options::overwrite_existing);
-  EXPECT_THAT(load_error(), HasSubstr("root-key.pem is not the key of root.pem"));
+  EXPECT_THAT(load_error(), HasSubstr("root-key.pem is not the key of a root in root.pem"));
 }
 
 TEST_F(SelfSignedTest, LoadRefusesRubbish) {
   ASSERT_TRUE(init_ca(dir_, clock_));
   const auto root = read_pem_file(dir_ + "/root.pem").value();
   write(dir_ + "/root.pem", "");
-  EXPECT_THAT(load_error(), HasSubstr("root.pem: 0 certificates in it, expected one"));
+  EXPECT_THAT(load_error(), HasSubstr("root.pem: no certificate in it, expected the root"));
   write(dir_ + "/root.pem", root + root);
-  EXPECT_THAT(load_error(), HasSubstr("root.pem: 2 certificates in it, expected one"));
+  EXPECT_THAT(load_error(), HasSubstr("root.pem: certificate 2 is in it twice"));
   write(dir_ + "/root.pem", root.substr(0, 300));
   EXPECT_THAT(load_error(), HasSubstr("root.pem: certificate 1 is not a PEM certificate"));
   write(dir_ + "/root.pem", std::string(300'000, 'x'));
@@ -173,13 +173,29 @@ TEST_F(SelfSignedTest, LoadRefusesWhatIsNoRoot) {
   const auto leaf = ca.issue(kWeb);
   write(dir_ + "/root.pem", leaf.certificate_pem);
   write(dir_ + "/root-key.pem", leaf.private_key_pem);
-  EXPECT_THAT(load_error(), HasSubstr("root.pem: the certificate is not a CA's"));
+  EXPECT_THAT(load_error(), HasSubstr("root.pem: certificate 1 is not a CA's"));
   test::LeafOptions options;
   options.is_ca = true;
   const auto below = ca.issue(kWeb, options);
   write(dir_ + "/root.pem", below.certificate_pem);
   write(dir_ + "/root-key.pem", below.private_key_pem);
   EXPECT_THAT(load_error(), HasSubstr("not signed by itself"));
+}
+
+TEST_F(SelfSignedTest, TheKeySaysWhichOfSeveralRootsSigns) {
+  ASSERT_TRUE(init_ca(dir_, clock_));
+  ASSERT_TRUE(init_ca(base_ + "/other", clock_));
+  const auto own = read_pem_file(dir_ + "/root.pem").value(), other = read_pem_file(base_ + "/other/root.pem").value();
+  for (const auto& both : {own + other, other + own}) {
+    write(dir_ + "/root.pem", both);
+    const auto ca = SelfSignedCa::load(dir_, clock_);
+    ASSERT_TRUE(ca) << ca.error().message();
+    EXPECT_EQ((*ca)->roots_pem(), both);
+    const auto identity = hbone::TlsIdentity::create((*ca)->issue(kWeb).value());
+    ASSERT_TRUE(identity);
+    const auto roots = hbone::read_certificates(own, "root");
+    EXPECT_EQ(X509_cmp((*identity)->chain().back(), roots->front().get()), 0);
+  }
 }
 
 TEST_F(SelfSignedTest, LoadRefusesARootOutsideItsDates) {
@@ -203,7 +219,7 @@ TEST_F(SelfSignedTest, LeafIsWhatPeersDemand) {
   const auto ca = made();
   const auto bundle = ca->issue(kWeb);
   ASSERT_TRUE(bundle) << bundle.error().message();
-  EXPECT_EQ(bundle->roots_pem, ca->root_pem());
+  EXPECT_EQ(bundle->roots_pem, ca->roots_pem());
   EXPECT_EQ(bundle->chain_pem, "");
   const auto identity = hbone::TlsIdentity::create(*bundle);
   ASSERT_TRUE(identity) << identity.error().message();
@@ -269,10 +285,10 @@ TEST_F(SelfSignedTest, TwoNodesOfOneRootTrustEachOther) {
   const auto a = SelfSignedCa::load(dir_), b = SelfSignedCa::load(dir_);
   ASSERT_TRUE(a && b);
   auto client = (*a)->issue(kWeb).value();
-  client.roots_pem = (*b)->root_pem();
+  client.roots_pem = (*b)->roots_pem();
   EXPECT_TRUE(hbone::TlsIdentity::create(client));
   ASSERT_TRUE(init_ca(base_ + "/other"));
-  client.roots_pem = (*SelfSignedCa::load(base_ + "/other"))->root_pem();
+  client.roots_pem = (*SelfSignedCa::load(base_ + "/other"))->roots_pem();
   EXPECT_FALSE(hbone::TlsIdentity::create(client));
 }
 
@@ -284,7 +300,7 @@ TEST_F(SelfSignedTest, BundleIsWrittenAndReplaced) {
     ASSERT_TRUE(write_bundle(bundle, out));
     EXPECT_EQ(read_pem_file(out + "/cert.pem").value(), bundle.certificate_pem);
     EXPECT_EQ(read_pem_file(out + "/key.pem").value(), bundle.private_key_pem);
-    EXPECT_EQ(read_pem_file(out + "/roots.pem").value(), ca->root_pem());
+    EXPECT_EQ(read_pem_file(out + "/roots.pem").value(), ca->roots_pem());
   }
   EXPECT_EQ(mode_of(out + "/key.pem"), 0600U);
   EXPECT_EQ(mode_of(out), 0700U);
