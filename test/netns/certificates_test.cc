@@ -117,8 +117,11 @@ TEST_F(Certificates, WithoutTheirCaRunOutAndComeBackWithIt) {
   EXPECT_THAT(logged(1, {"CA cannot be used"}), testing::SizeIs(1));
 
   away.come_back();
+  const auto back = std::chrono::steady_clock::now();
   EXPECT_TRUE(
       eventually(kSoon, [&] { return all_certificates([](const json& c) { return c.at("state") == "valid"; }); }));
+  const auto took = std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - back);
+  std::printf("  every certificate is new %lld ms after the CA is back\n", static_cast<long long>(took.count()));
   EXPECT_THAT(client->get(db->v4()), IsAnswer("db", client->address_v4()));
   EXPECT_THAT(late.get(db->v4()), IsAnswer("db", late.address_v4()));
   EXPECT_THAT(logged(1, {"CA in force"}), testing::SizeIs(1));

@@ -147,6 +147,20 @@ TEST_F(Hardening, PrivateKeysAreInLockedMemoryAlone) {
   }
 }
 
+TEST_F(Hardening, AKeyOfTheCaThatIsReadWhileItRunsIsInLockedMemoryAlone) {
+  const std::string key = mesh().ca_dir() + "/root-key.pem";
+  const KeyTraces former(key);
+  must_run({program("weftctl"), "ca", "rotate", "prepare", mesh().ca_dir()});
+  must_run({program("weftctl"), "ca", "rotate", "activate", "--now", mesh().ca_dir()});
+  const KeyTraces traces(key);
+  for (Node* node : {&node1(), &node2()}) {
+    const pid_t pid = node->agent().pid();
+    EXPECT_TRUE(eventually(kSoon, [&] { return traces.find_in(pid).locked > 0 && former.find_in(pid).locked == 0; }));
+    EXPECT_THAT(traces.find_in(pid).in_the_open, ::testing::IsEmpty());
+    EXPECT_THAT(former.find_in(pid).in_the_open, ::testing::IsEmpty());
+  }
+}
+
 TEST_F(Hardening, KeysAreToldToNobody) {
   const KeyTraces traces(mesh().ca_dir() + "/root-key.pem");
   EXPECT_EQ(traces.find_in_text(read_file(mesh().ca_dir() + "/root-key.pem")), 1) << "the control";
