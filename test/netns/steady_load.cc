@@ -8,7 +8,7 @@ namespace weft::test {
 namespace {
 
 constexpr milliseconds kSoon{20'000};
-constexpr std::size_t kSomeAnswers = 2'000;  ///< bytes: about twenty
+constexpr std::size_t kSomeAnswers = 20, kBytesOfAnswer = 100;
 
 std::size_t lines_of(const Process& process) {
   const std::string out = process.out();
@@ -36,7 +36,8 @@ std::string sockets_of(const Pod& from, const Endpoint& to) {
 void SteadyLoad::request(const Pod& from, const Endpoint& to, bool keep_alive) {
   std::vector<std::string> arguments = {program("weft-testapp"), "get", to.to_string(), "--count", "100000000",
                                         // A machine with other work is no failure.
-                                        "--connect-timeout", "30", "--timeout", "30"};
+                                        "--connect-timeout", "30", "--timeout", "30", "--every", std::to_string(every_),
+                                        "--interval", std::to_string(pause_s_)};
   if (keep_alive) arguments.emplace_back("--keep-alive");
   std::string what = from.name() + " to " + to.to_string() + (keep_alive ? ", one connection" : ", a connection each");
   requests_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.start(arguments)});
@@ -48,10 +49,9 @@ void SteadyLoad::hold(const Pod& from, const Endpoint& to) {
 }
 
 void SteadyLoad::expect_all_go_on(const std::string& when) {
-  for (auto& part : requests_) part.seen = part.process.out_size();
-  const auto hangs = [](Part& part) {
-    return part.process.running() && part.process.out_size() < part.seen + kSomeAnswers;
-  };
+  const std::size_t more = kBytesOfAnswer * std::max<std::size_t>(1, kSomeAnswers / static_cast<std::size_t>(every_));
+  for (auto& part : requests_) part.target = part.process.out_size() + more;
+  const auto hangs = [](Part& part) { return part.process.running() && part.process.out_size() < part.target; };
   if (!eventually(kSoon, [&] { return std::ranges::none_of(requests_, hangs); })) {
     for (auto& part : requests_) {
       if (!hangs(part)) continue;
@@ -69,7 +69,7 @@ void SteadyLoad::expect_all_go_on(const std::string& when) {
 std::size_t SteadyLoad::answered() const {
   std::size_t sum = 0;
   for (const auto& part : requests_) sum += lines_of(part.process);
-  return sum;
+  return sum * static_cast<std::size_t>(every_);
 }
 
 void SteadyLoad::stop() {

@@ -69,7 +69,8 @@ Exit get(const GetOptions& options) {
     const auto answer = read_answer(*stream);
     if (!answer) return report(ended_early(*stream));
     if (!answer->ok()) return report({Exit::kBadStatus, "answer: " + answer->status_line + " " + answer->body});
-    print(answer->body + " own=" + stream->local().to_string() + " ms=" + milliseconds_since(start));
+    if ((i + 1) % options.every == 0)
+      print(answer->body + " own=" + stream->local().to_string() + " ms=" + milliseconds_since(start));
   }
   return Exit::kOk;
 }

@@ -101,6 +101,9 @@ struct GetCommand {
     dial.add_to(*app);
     app->add_option("--marker", options.marker, "the path of the request")->capture_default_str();
     app->add_option("--count", options.count, "requests")->capture_default_str();
+    app->add_option("--every", options.every, "of so many answers one is printed")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
     app->add_flag("--keep-alive", options.keep_alive, "all requests on one connection");
     app->add_option("--interval", interval_s, "seconds between an answer and the next request");
   }

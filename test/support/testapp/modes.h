@@ -21,10 +21,11 @@ struct GetOptions {
   DialOptions dial;
   std::string marker = "hello";           ///< becomes the path of the request
   int count = 1;                          ///< requests
+  int every = 1;                          ///< of so many answers one is printed
   bool keep_alive = false;                ///< all on one connection
   std::chrono::milliseconds interval{0};  ///< between an answer and the next request
 };
-/// Sends requests one after the other, without retries; prints each answer with ` own=ADDRESS:PORT ms=…`. Stops at the
+/// Sends requests one after the other, without retries; prints answers with ` own=ADDRESS:PORT ms=…`. Stops at the
 /// first trouble.
 Exit get(const GetOptions& options);
 
