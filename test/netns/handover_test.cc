@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// One agent takes over from another under load: nobody notices. WEFT_HANDOVERS says how often each node's agent
-/// changes in the case with load (default 3).
+/// changes in the cases with load (default 3).
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 
 #include "agent/handover/takeover.h"
 #include "test/netns/steady_load.h"
@@ -85,6 +86,49 @@ TEST_F(Handover, NobodyNotices) {
   load.stop();
   EXPECT_TRUE(retired_have_ended());
   for (int index : {1, 2}) EXPECT_THAT(status(node(index)).at("generations"), SizeIs(1));
+}
+
+/// Fortio's summary of a load that is interrupted: only answers 200, and with kept connections no other than the first.
+void expect_untroubled(Process& load, bool keep_alive, int connections) {
+  load.signal(SIGINT);
+  const Finished ended = load.finish(kSoon);
+  const std::string said = ended.out + ended.err;
+  EXPECT_TRUE(ended.ok()) << said;
+  const auto codes = log_lines(said, 0, {"Code "});
+  ASSERT_THAT(codes, SizeIs(1)) << said;
+  EXPECT_THAT(codes.front(), HasSubstr("Code 200 : ")) << said;
+  EXPECT_THAT(said, HasSubstr(keep_alive ? "Sockets used: " + std::to_string(connections) + " " : "Sockets used: "));
+  std::printf("  %s: %s\n", keep_alive ? "kept connections" : "a connection each", codes.front().c_str());
+}
+
+/// The same under fortio, whose path WEFT_FORTIO tells.
+TEST_F(Handover, FortioNoticesNothing) {
+  const char* fortio = std::getenv("WEFT_FORTIO");
+  if (fortio == nullptr) GTEST_SKIP() << "WEFT_FORTIO does not say where fortio is";
+  constexpr int kConnections = 8;
+  const auto load = [&](const Pod& web, bool v6, bool keep_alive) {
+    const Endpoint to = v6 ? web.v6() : web.v4();
+    return client_->start({fortio, "load", "-quiet", "-timeout", "10s", "-qps", "0", "-t", "0", "-c",
+                           std::to_string(kConnections), keep_alive ? "-keepalive=true" : "-keepalive=false",
+                           "http://" + to.to_string() + "/"});
+  };
+  std::vector<std::pair<bool, Process>> loads;
+  for (const bool keep_alive : {true, false}) {
+    loads.emplace_back(keep_alive, load(*web2_, false, keep_alive));
+    loads.emplace_back(keep_alive, load(*web1_, true, keep_alive));
+  }
+  SteadyLoad beside;
+  for (const Pod* web : {web1_, web2_}) {
+    for (int i = 0; i < 5; ++i) beside.hold(*client_, i % 2 == 0 ? web->v4() : web->v6());
+  }
+  beside.request(*client_, web2_->v4(), false);
+  const int handovers = from_environment("WEFT_HANDOVERS", 3);
+  for (int i = 0; i < handovers; ++i) {
+    hand_over();
+    beside.expect_all_go_on("after a handover");
+    ASSERT_FALSE(HasFailure());
+  }
+  for (auto& [keep_alive, process] : loads) expect_untroubled(process, keep_alive, kConnections);
 }
 
 TEST_F(Handover, WhatIsHeldIsShownAndStaysUnderPolicy) {
