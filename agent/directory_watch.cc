@@ -33,8 +33,7 @@ std::string directory_of(const std::string& path) {
 DirectoryWatch::DirectoryWatch(std::vector<std::string> directories, milliseconds poll_interval)
     : poll_interval_(poll_interval) {
   std::ranges::sort(directories);
-  const auto repeated = std::ranges::unique(directories);
-  directories.erase(repeated.begin(), repeated.end());
+  directories.erase(std::unique(directories.begin(), directories.end()), directories.end());
   for (auto& directory : directories) directories_.push_back({std::move(directory), -1});
 }
 

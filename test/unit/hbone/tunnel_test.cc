@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/hbone/tunnel.h"
 
+#include <sys/ioctl.h>
+
+#include <array>
 #include <span>
 
 #include "test/unit/hbone/tunnel_fixture.h"
@@ -222,6 +225,74 @@ TEST_F(TunnelTest, ARevokedServerIsAPhaseOfItsOwn) {
   EXPECT_EQ(client.phase, TunnelPhase::kRevoked);
   EXPECT_THAT(client.failure, HasSubstr("the server's certificate " + bob->serial()));
   pool.reset();
+}
+
+/// A client whose handshake the test takes apart.
+class SlowClient {
+ public:
+  SlowClient(SSL_CTX* context, const Endpoint& to)
+      : ssl_(SSL_new(context)), fd_(std::move(*sys::socket(AF_INET, SOCK_STREAM))) {
+    SSL_set_connect_state(ssl_.get());
+    SSL_set_bio(ssl_.get(), BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    EXPECT_TRUE(sys::connect(fd_.get(), to.to_sockaddr()));
+  }
+  /// Takes what the server said; true where only what output() gives is missing to the end.
+  bool step() {
+    std::array<std::byte, 16'384> room;
+    if (const auto got = sys::recv(fd_.get(), room); got && got->has_value()) {
+      BIO_write(SSL_get_rbio(ssl_.get()), room.data(), static_cast<int>(**got));
+    }
+    return SSL_do_handshake(ssl_.get()) == 1;
+  }
+  std::string output() {
+    char* data = nullptr;
+    const long length = BIO_get_mem_data(SSL_get_wbio(ssl_.get()), &data);
+    std::string bytes(data, static_cast<std::size_t>(length));
+    BIO_reset(SSL_get_wbio(ssl_.get()));
+    return bytes;
+  }
+  void send(std::string_view bytes) {
+    const auto sent = sys::send(fd_.get(), std::as_bytes(std::span(bytes)));
+    EXPECT_TRUE(sent && *sent == bytes.size());
+  }
+
+ private:
+  OpenSslPtr<SSL> ssl_;
+  Fd fd_;
+};
+
+TEST_F(TunnelTest, ARevocationBetweenTheClientsCertificateAndItsLastMessageCounts) {
+  RevocationsPtr lists;
+  context.revocations = &lists;
+  const auto bundle = ca.issue(kAlice);
+  const auto raw = test::raw_context(bundle);
+  SlowClient client(raw.get(), at);
+  run_until([&] { return !served.empty(); });
+  EXPECT_FALSE(client.step());
+  client.send(client.output());
+  run_until([&] { return client.step(); });
+  const std::string flight = client.output();
+  // TLS records (RFC 8446, 5.1): Finished is the last one.
+  std::size_t last = 0;
+  for (std::size_t at_record = 0; at_record < flight.size();) {
+    last = at_record;
+    at_record += 5 + (static_cast<unsigned char>(flight[at_record + 3]) << 8U) +
+                 static_cast<unsigned char>(flight[at_record + 4]);
+  }
+  ASSERT_GT(last, 0U);
+  client.send(flight.substr(0, last));
+  run_until([&] {
+    int unread = -1;
+    return ::ioctl(served.at(0)->fd(), FIONREAD, &unread) == 0 && unread == 0;
+  });
+  test::CrlOptions options;
+  options.revoked = {bundle.certificate_pem};
+  lists = RevocationLists::parse(ca.crl(options), "crl", ca.roots_pem()).value();
+  EXPECT_THAT(server.closed, testing::IsEmpty());
+  client.send(flight.substr(last));
+  run_until([&] { return !server.closed.empty(); });
+  EXPECT_THAT(server.closed.at(0), HasSubstr("TLS handshake: the peer's certificate "));
+  EXPECT_EQ(server.opened, 0);
 }
 
 TEST_F(TunnelTest, APodsTunnelsAreCutWithIt) {
