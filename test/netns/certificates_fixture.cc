@@ -10,41 +10,6 @@ using nlohmann::json;
 std::unique_ptr<Mesh> CertificatesTest::mesh_;
 Pod *CertificatesTest::client, *CertificatesTest::web1, *CertificatesTest::db, *CertificatesTest::outside;
 
-namespace {
-
-constexpr const char* kForever = "1000000";
-constexpr milliseconds kAnswers{10'000};
-
-Process requests(const Pod& from, const Endpoint& to, std::vector<std::string> more) {
-  std::vector<std::string> arguments{
-      program("weft-testapp"), "get", to.to_string(), "--count", kForever, "--interval", "0.02"};
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return from.start(arguments);
-}
-
-std::size_t lines(const std::string& text) { return static_cast<std::size_t>(std::ranges::count(text, '\n')); }
-
-}  // namespace
-
-SteadyTraffic::SteadyTraffic(const Pod& from, const Endpoint& to)
-    : what_(from.name() + " to " + to.to_string()),
-      fresh_(requests(from, to, {})),
-      kept_(requests(from, to, {"--keep-alive"})),
-      held_(from.hold(to)) {}
-
-void SteadyTraffic::expect_unharmed() {
-  for (auto& [name, process, more] : {std::tuple<const char*, Process&, std::size_t>{"new connections", fresh_, 5},
-                                      {"requests on one connection", kept_, 5},
-                                      {"heartbeats", held_, 2}}) {
-    const std::size_t before = lines(process.out());
-    const bool goes_on =
-        eventually(kAnswers, [&, &p = process, n = more] { return lines(p.out()) >= before + n || !p.running(); });
-    const std::string out = process.out();
-    EXPECT_TRUE(process.running() && goes_on) << what_ << ": " << name << " after " << lines(out)
-                                              << " lines: " << out.substr(out.rfind('\n', out.size() - 2) + 1);
-  }
-}
-
 void CertificatesTest::make_mesh(MeshOptions options) {
   if (!is_root()) return;
   auto made = std::make_unique<Mesh>(std::move(options));

@@ -11,21 +11,6 @@
 
 namespace weft::test {
 
-/// Traffic that no change of certificates may harm: new connections one after the other, requests on one connection,
-/// and a connection with a heartbeat.
-class SteadyTraffic {
- public:
-  SteadyTraffic(const Pod& from, const Endpoint& to);
-  /// Not one request failed so far, and each kind goes on: waits for answers that come after the call.
-  void expect_unharmed();
-  /// The connection with the heartbeat.
-  [[nodiscard]] Process& held() { return held_; }
-
- private:
-  std::string what_;
-  Process fresh_, kept_, held_;
-};
-
 /// A mesh of two nodes: client and web1 on the first, db and outside (no workload) on the second.
 class CertificatesTest : public ::testing::Test {
  protected:

@@ -6,6 +6,7 @@
 
 #include "test/netns/certificates_fixture.h"
 #include "test/netns/hbone_peer.h"
+#include "test/netns/steady_load.h"
 #include "test/support/test_ca.h"
 
 namespace weft::test {
@@ -17,6 +18,9 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+
+/// Between an answer and the next request of the load beside.
+constexpr double kPauseS = 0.02;
 
 /// A time of the admin API, in seconds.
 double moment(const std::string& rfc3339) {
@@ -34,8 +38,9 @@ class Certificates : public CertificatesTest {
 };
 
 TEST_F(Certificates, AreRenewedAtHalfTimeAndNoConnectionFeelsIt) {
-  SteadyTraffic there(*client, db->v4()), back(*db, client->v6());
-  const std::string source = field(there.held().out(), "own");
+  SteadyLoad load(1, kPauseS);
+  const std::string source = load.all_kinds(*client, db->v4());
+  load.all_kinds(*db, client->v6());
   const json first = connection_from(*client, source).at("peerCertificate");
   EXPECT_EQ(first.at("serial"), serial_of(*db));
   // Twice over on both nodes, and the first tunnel outlives the certificates that it was made with.
@@ -45,8 +50,7 @@ TEST_F(Certificates, AreRenewedAtHalfTimeAndNoConnectionFeelsIt) {
     of_db.insert(serial_of(*db));
     return of_client.size() >= 4 && of_db.size() >= 4 && is_past(first.at("validUntil"));
   }));
-  there.expect_unharmed();
-  back.expect_unharmed();
+  load.expect_all_go_on("after renewals");
   EXPECT_EQ(connection_from(*client, source).at("peerCertificate"), first);
 
   const Process later = client->hold(db->v4());
@@ -152,7 +156,9 @@ TEST_F(CertificateRoots, AreReplacedUnderTraffic) {
   const auto is_not_first = [&](const std::string& root) { return root != first; };
   const auto context = raw_context(old.issue({"cluster.local", "shop", "peer"}));
   const auto dial = [&] { return std::make_unique<HbonePeer>(outside->netns(), db->v4(15008), context.get()); };
-  SteadyTraffic there(*client, db->v4()), back(*db, client->v6());
+  SteadyLoad load(1, kPauseS);
+  load.all_kinds(*client, db->v4());
+  load.all_kinds(*db, client->v6());
 
   ca({"rotate", "prepare", dir});
   ASSERT_TRUE(settled(2, is_first));
@@ -160,18 +166,16 @@ TEST_F(CertificateRoots, AreReplacedUnderTraffic) {
   EXPECT_THAT(weftctl(node1(), {"certificates"}).out, HasSubstr(first.substr(0, 16) + " until "));
   const auto before = dial();
   EXPECT_TRUE(before->accepted()) << before->refusal();
-  there.expect_unharmed();
+  load.expect_all_go_on("with two roots");
 
   ca({"rotate", "activate", "--now", dir});
   ASSERT_TRUE(settled(2, is_not_first));
   EXPECT_TRUE(dial()->accepted());
-  there.expect_unharmed();
-  back.expect_unharmed();
+  load.expect_all_go_on("with the new root's certificates");
 
   ca({"rotate", "finish", "--now", dir});
   ASSERT_TRUE(settled(1, is_not_first));
-  there.expect_unharmed();
-  back.expect_unharmed();
+  load.expect_all_go_on("with the new root alone");
   // Whoever hangs on the old root alone gets in no more, and where he is he gets no further.
   const auto refused = dial();
   EXPECT_FALSE(refused->accepted());

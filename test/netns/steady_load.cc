@@ -43,9 +43,15 @@ void SteadyLoad::request(const Pod& from, const Endpoint& to, bool keep_alive) {
   requests_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.start(arguments)});
 }
 
-void SteadyLoad::hold(const Pod& from, const Endpoint& to) {
+std::string SteadyLoad::hold(const Pod& from, const Endpoint& to) {
   std::string what = from.name() + " holds " + to.to_string();
   held_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.hold(to)});
+  return field(held_.back().process.out(), "own");
+}
+
+std::string SteadyLoad::all_kinds(const Pod& from, const Endpoint& to) {
+  for (const bool keep_alive : {true, false}) request(from, to, keep_alive);
+  return hold(from, to);
 }
 
 void SteadyLoad::expect_all_go_on(const std::string& when) {

@@ -15,8 +15,10 @@ class SteadyLoad {
   explicit SteadyLoad(int every = 1, double pause_s = 0) : every_(every), pause_s_(pause_s) {}
   /// One request after the other from the pod, on one connection or each on its own; the first that fails ends it.
   void request(const Pod& from, const Endpoint& to, bool keep_alive);
-  /// A connection with a heartbeat.
-  void hold(const Pod& from, const Endpoint& to);
+  /// A connection with a heartbeat; gives its own end.
+  std::string hold(const Pod& from, const Endpoint& to);
+  /// Both ways of requests, and a connection that is held, whose own end it gives.
+  std::string all_kinds(const Pod& from, const Endpoint& to);
   /// Waits until every request loop has had some answers more that were kept; adds a failure for whatever has ended,
   /// and names `when`.
   void expect_all_go_on(const std::string& when);
