@@ -54,6 +54,9 @@ std::optional<std::string> http_get(const Netns& netns, const Endpoint& server, 
     }
     const auto body = answer.find("\r\n\r\n");
     if (got < 0 || body == std::string::npos || !answer.starts_with("HTTP/1.1 200")) return {};
+    const auto length = answer.find("Content-Length: ");
+    if (length < body && std::strtoull(answer.c_str() + length + 16, nullptr, 10) != answer.size() - body - 4)
+      return {};
     return answer.substr(body + 4);
   });
 }
