@@ -276,7 +276,7 @@ bool Agent::Impl::wait_for_end() const {
   pollfd watched[3] = {{signals.get(), POLLIN, 0}, {quit.get(), POLLIN, 0}, {retired.get(), POLLIN, 0}};
   while (::poll(watched, 3, -1) < 0 && errno == EINTR) {
   }
-  if (watched[2].revents != 0) return false;
+  if (taken_over) return false;
   if (watched[0].revents != 0) log_signal();
   return true;
 }
@@ -328,7 +328,7 @@ void Agent::run() {
   if (impl_->wait_for_end()) {
     // A takeover that is under way comes about or not; after this there is no other.
     impl_->handover->stop();
-    if (!impl_->is_retired()) return impl_->stop();
+    if (!impl_->taken_over) return impl_->stop();
   }
   impl_->outlive();
   impl_->handover->stop(impl_->giver->metrics());

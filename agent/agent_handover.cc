@@ -99,18 +99,16 @@ Result<void> Agent::Impl::start_handover() {
                       .registry = registry,
                       .limits = limits,
                       .servers = {},
-                      .retired = [this] { ::eventfd_write(retired.get(), 1); }};
+                      .retired = [this] {
+                        taken_over = true;
+                        ::eventfd_write(retired.get(), 1);
+                      }};
   for (const auto& server : servers) parts.servers.push_back(server.get());
   giver = std::make_unique<HandoverGiver>(std::move(parts));
   auto started = HandoverServer::start(handover_path(), *giver);
   if (!started) return Failure(started.error());
   handover = std::move(*started);
   return {};
-}
-
-bool Agent::Impl::is_retired() const {
-  pollfd watched{retired.get(), POLLIN, 0};
-  return ::poll(&watched, 1, 0) > 0;
 }
 
 /// Another agent runs the node. This one's connections live on until they end, or the time is up where it has a limit:

@@ -3,6 +3,7 @@
 
 #include <prometheus/registry.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <optional>
@@ -91,7 +92,8 @@ struct Agent::Impl {
   std::unique_ptr<control::Source> source;
   std::unique_ptr<EventLog> events;
   std::vector<std::unique_ptr<admin::HttpServer>> servers;
-  Fd retired;  ///< readable when another agent has taken over
+  std::atomic<bool> taken_over{false};  ///< another agent has everything
+  Fd retired;                           ///< readable from then on
   std::unique_ptr<HandoverGiver> giver;
   std::unique_ptr<HandoverServer> handover;
   // While this one takes over.
@@ -124,7 +126,6 @@ struct Agent::Impl {
   [[nodiscard]] std::map<std::string, std::uint64_t> reconciled() const;
   /// False when another agent has taken over.
   [[nodiscard]] bool wait_for_end() const;
-  [[nodiscard]] bool is_retired() const;
   void log_signal() const;
   void stop();
   void drain();

@@ -37,6 +37,7 @@ Result<std::unique_ptr<HandoverServer>> HandoverServer::start(std::string path, 
 void HandoverServer::stop(json farewell) {
   if (!thread_.joinable()) return;
   farewell_ = std::move(farewell);
+  stopping_ = true;
   ::eventfd_write(wake_.get(), 1);
   thread_.join();
   // Of a retired agent the path is its successor's.
@@ -121,7 +122,7 @@ void HandoverServer::accompany(const HandoverChannel& successor) {
     if (!message) return;
     if (auto sent = successor.send(owner_.answer(message->body), {}, kPrompt); !sent) return;
   }
-  if (farewell_.is_null()) return;
+  if (!stopping_ || farewell_.is_null()) return;
   if (auto sent = successor.send({{"farewell", farewell_}}, {}, kPrompt); !sent)
     log::info("nobody is left to take what this agent has counted");
 }

@@ -52,7 +52,8 @@ class HandoverServer {
   const Fd wake_;
   HandoverOwner& owner_;
   bool retired_ = false;
-  nlohmann::json farewell_;  ///< set before wake_ is readable
+  nlohmann::json farewell_;            ///< set before `stopping_`
+  std::atomic<bool> stopping_{false};  ///< set before wake_ is readable
   std::thread thread_;
 };
 
