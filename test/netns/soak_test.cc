@@ -87,7 +87,12 @@ class Soak : public ::testing::Test {
     ++policies_;
   }
   void change_pods(int round) {
-    Pod& brief = *add_serving_pod(*mesh_, 1 + round % 2, "shop", "brief", true);
+    PodOptions options;
+    options.service_account = "brief";
+    // A node has 254 addresses.
+    options.number = 100 + round % 100;
+    Pod& brief = mesh_->add_pod(1 + round % 2, "shop", "brief", options);
+    brief.serve();
     for (const Endpoint& to : {brief.v4(), brief.v6()}) {
       const IpAddress& own = to.address.is_v6() ? client_->address_v6() : client_->address_v4();
       EXPECT_THAT(client_->get(to, {"--connect-timeout", "30", "--timeout", "30"}), IsAnswer("brief", own));
