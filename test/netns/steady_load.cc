@@ -45,7 +45,7 @@ void SteadyLoad::request(const Pod& from, const Endpoint& to, bool keep_alive) {
 
 std::string SteadyLoad::hold(const Pod& from, const Endpoint& to) {
   std::string what = from.name() + " holds " + to.to_string();
-  held_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.hold(to)});
+  held_.push_back({.from = &from, .to = to, .what = std::move(what), .process = from.hold(to, {"--timeout", "30"})});
   return field(held_.back().process.out(), "own");
 }
 
