@@ -255,7 +255,9 @@ TEST_F(MeshHboneHold, WhatIsNoTls) {
       const double failures = tls_failures();
       const auto fds = dial_and_say(kTogether, text);
       EXPECT_TRUE(eventually(kSoon, [&] { return count_ended(fds) == kTogether; }));
-      EXPECT_TRUE(eventually(kSoon, [&] { return tls_failures() - failures == kTogether; }));
+      // What others left half open may end meanwhile, too.
+      EXPECT_TRUE(eventually(kSoon, [&] { return tls_failures() - failures >= kTogether; }))
+          << tls_failures() - failures;
     }
     expect_untouched_beside();
   }
