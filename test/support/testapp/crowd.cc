@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
@@ -12,6 +11,7 @@
 #include <map>
 #include <vector>
 
+#include "test/support/testapp/many.h"
 #include "test/support/testapp/modes.h"
 
 namespace weft::testapp {
@@ -19,22 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kEventsAtOnce = 256;
 constexpr std::string_view kLine = "crowd\n";
-
-void raise_fd_limit() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-void watch(int epoll, int fd, std::uint32_t events) {
-  epoll_event event{};
-  event.events = events;
-  event.data.fd = fd;
-  ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-}
 
 std::string milliseconds_since(Clock::time_point start) {
   return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start).count());
@@ -208,29 +193,6 @@ Exit crowd(const CrowdOptions& options) {
   return Crowd(options).run();
 }
 
-Exit echo(std::uint16_t port) {
-  raise_fd_limit();
-  auto listener = listen_on(std::nullopt, port, 65535);
-  if (!listener) {
-    print("error " + listener.error().message());
-    return Exit::kError;
-  }
-  const Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
-  watch(epoll.get(), listener->get(), EPOLLIN);
-  print("serving echo port=" + std::to_string(port));
-  while (true) {
-    std::array<epoll_event, kEventsAtOnce> events;
-    const int count = ::epoll_wait(epoll.get(), events.data(), kEventsAtOnce, -1);
-    for (int i = 0; i < count; ++i) {
-      const int fd = events[static_cast<std::size_t>(i)].data.fd;
-      if (fd == listener->get()) {
-        const int accepted = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (accepted >= 0) watch(epoll.get(), accepted, EPOLLIN);
-      } else if (!echo_once(fd)) {
-        ::close(fd);
-      }
-    }
-  }
-}
+Exit echo(std::uint16_t port) { return serve_many("echo", port, 65535, &echo_once); }
 
 }  // namespace weft::testapp

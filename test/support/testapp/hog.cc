@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -10,29 +9,15 @@
 #include <unordered_map>
 #include <vector>
 
+#include "test/support/testapp/many.h"
 #include "test/support/testapp/modes.h"
 
 namespace weft::testapp {
 namespace {
 
-constexpr int kEventsAtOnce = 256;
 constexpr std::size_t kBlock = 64U << 10;
 /// Connects that are under way at once.
 constexpr int kOpening = 256;
-
-void raise_fd_limit() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-void watch(int epoll, int fd, std::uint32_t events) {
-  epoll_event event{};
-  event.events = events;
-  event.data.fd = fd;
-  ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-}
 
 Exit failed(const std::string& what) {
   print("error " + what + ": " + std::strerror(errno));
@@ -92,30 +77,11 @@ Exit hog(const HogOptions& options) {
 }
 
 Exit sink(std::uint16_t port) {
-  raise_fd_limit();
-  auto listener = listen_on(std::nullopt, port, 4096);
-  if (!listener) {
-    print("error " + listener.error().message());
-    return Exit::kError;
-  }
-  const Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
-  watch(epoll.get(), listener->get(), EPOLLIN);
-  print("serving sink port=" + std::to_string(port));
   std::vector<char> room(kBlock);
-  while (true) {
-    std::array<epoll_event, kEventsAtOnce> events;
-    const int count = ::epoll_wait(epoll.get(), events.data(), kEventsAtOnce, -1);
-    for (int i = 0; i < count; ++i) {
-      const int fd = events[static_cast<std::size_t>(i)].data.fd;
-      if (fd == listener->get()) {
-        const int accepted = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (accepted >= 0) watch(epoll.get(), accepted, EPOLLIN);
-        continue;
-      }
-      const ssize_t got = ::recv(fd, room.data(), room.size(), 0);
-      if (got == 0 || (got < 0 && errno != EAGAIN)) ::close(fd);
-    }
-  }
+  return serve_many("sink", port, 4096, [&room](int fd) {
+    const ssize_t got = ::recv(fd, room.data(), room.size(), 0);
+    return got > 0 || (got < 0 && errno == EAGAIN);
+  });
 }
 
 }  // namespace weft::testapp
