@@ -12,15 +12,16 @@
 #include <sstream>
 
 namespace weft::test {
-namespace {
-
-using hbone::OpenSslPtr;
 
 void must(bool ok, const char* what) {
   if (ok) return;
   std::fprintf(stderr, "test CA: %s failed: %s\n", what, hbone::openssl_reason().c_str());
   std::abort();
 }
+
+namespace {
+
+using hbone::OpenSslPtr;
 
 std::string text_of(const std::string& path) {
   std::ifstream file(path);

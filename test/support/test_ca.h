@@ -90,4 +90,7 @@ struct RawOptions {
 /// A TLS context that takes the bundle unchecked and verifies nobody: for playing a bad peer.
 [[nodiscard]] hbone::OpenSslPtr<SSL_CTX> raw_context(const hbone::CertificateBundle& bundle, RawOptions options = {});
 
+/// For the test CA's own files: ends the test where OpenSSL could not do `what`, with its reason.
+void must(bool ok, const char* what);
+
 }  // namespace weft::test

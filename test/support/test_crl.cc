@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <openssl/pem.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <ctime>
 
 #include "test/support/test_ca.h"
@@ -11,12 +9,6 @@ namespace weft::test {
 namespace {
 
 using hbone::OpenSslPtr;
-
-void must(bool ok, const char* what) {
-  if (ok) return;
-  std::fprintf(stderr, "test CA: %s failed: %s\n", what, hbone::openssl_reason().c_str());
-  std::abort();
-}
 
 OpenSslPtr<ASN1_STRING> time_from_now(std::chrono::seconds offset) {
   return OpenSslPtr<ASN1_STRING>(ASN1_TIME_adj(nullptr, std::time(nullptr), 0, offset.count()));
