@@ -200,10 +200,9 @@ json to_json(const Service& s, const std::vector<ServiceEndpoint>& endpoints) {
       {"canonical", s.canonical}, {"visibility", s.visibility == Visibility::kNamespace ? "Namespace" : "Public"}};
   if (s.waypoint) object["waypoint"] = gateway(*s.waypoint);
   for (const auto& weighted : s.weighted_waypoints) {
-    json entry = gateway(weighted.waypoint);
-    entry["weight"] = weighted.weight;
-    object["weightedWaypoints"].push_back(std::move(entry));
+    object["weightedWaypoints"].push_back({{"destination", gateway(weighted.waypoint)}, {"weight", weighted.weight}});
   }
+  if (s.ingress_use_waypoint) object["ingressUseWaypoint"] = true;
   if (s.load_balancer) object["loadBalancer"] = load_balancer(*s.load_balancer);
   if (s.ip_families) object["ipFamilies"] = name_of(*s.ip_families);
   return object;

@@ -25,11 +25,14 @@ json without_default_network(const json& addresses) {
 }
 
 std::string waypoint_of(const json& object) {
-  if (object.contains("waypoint")) return text_of(object.at("waypoint"), "destination");
   std::string text;
+  bool weighted = false;  // they go before the one
   for (const auto& one : object.value("weightedWaypoints", json::array())) {
-    text += (text.empty() ? "" : ", ") + text_of(one, "destination") + " (" + one.at("weight").dump() + ")";
+    weighted |= one.at("weight") != 0;
+    text += (text.empty() ? "" : ", ") + text_of(one.at("destination"), "destination") + " (" +
+            one.at("weight").dump() + ")";
   }
+  if (!weighted && object.contains("waypoint")) return text_of(object.at("waypoint"), "destination");
   return or_dash(text);
 }
 

@@ -137,6 +137,9 @@ void read_options(ObjectReader& object, state::Service& out) {
   Problems& problems = object.problems();
   if (const auto waypoint = object.find("waypoint")) out.waypoint = read_gateway(problems, *waypoint);
   out.weighted_waypoints = read_weighted(problems, object.list("weightedWaypoints"));
+  if (const auto ingress = object.find("ingressUseWaypoint")) {
+    out.ingress_use_waypoint = read_bool(problems, *ingress);
+  }
   if (const auto balancer = object.find("loadBalancer")) out.load_balancer = read_load_balancer(problems, *balancer);
   if (const auto families = object.find("ipFamilies")) {
     out.ip_families = read_word<state::IpFamilies>(

@@ -28,19 +28,11 @@ void check_error(const std::string& text) {
   }
 }
 
-/// As /config_dump has it, in the form that the file has.
+/// As /config_dump has it.
 json dumped(const state::State& state) {
   json all = admin::config_dump(&state, {}, {}, {});
   json file;
   for (const char* kind : {"workloads", "services", "policies"}) file[kind] = std::move(all[kind]);
-  for (auto& service : file["services"]) {
-    if (!service.contains("weightedWaypoints")) continue;
-    for (auto& entry : service["weightedWaypoints"]) {
-      const json weight = entry["weight"];
-      entry.erase("weight");
-      entry = {{"destination", entry}, {"weight", weight}};
-    }
-  }
   return file;
 }
 

@@ -43,7 +43,8 @@ struct Service {
   std::map<std::uint16_t, std::uint16_t> ports;  ///< service port to target port; 0 = ask the workload
   std::vector<std::string> subject_alt_names;
   std::optional<GatewayAddress> waypoint;
-  std::vector<WeightedWaypoint> weighted_waypoints;
+  std::vector<WeightedWaypoint> weighted_waypoints;  ///< one a connection, by weight; goes before `waypoint`
+  bool ingress_use_waypoint = false;                 ///< for ingress gateways alone: pods always use the waypoint
   std::optional<LoadBalancer> load_balancer;
   std::optional<IpFamilies> ip_families;
   bool canonical = false;

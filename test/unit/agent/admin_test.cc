@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "agent/admin/certificate_dump.h"
+#include "agent/control/local_config.h"
 #include "test/unit/agent/admin_fixture.h"
 #include "tunnel/base/log.h"
 
@@ -59,6 +60,35 @@ TEST_F(AdminApi, ConfigDumpHasTheShapeOfTheLocalFormat) {
   EXPECT_EQ(state.at("connections").at("outbound").at(0).at("actualDst"), "10.0.1.7:15008");
   EXPECT_EQ(dump.at("workloadState").size(), 1U);
   EXPECT_TRUE(dump.at("certificates").is_array());
+}
+
+TEST_F(AdminApi, ConfigDumpOfWaypointsCanBeReadAgain) {
+  state::Service service = *state_->services().at(0);
+  service.waypoint = state::GatewayAddress{state::NetworkAddress{"", test::ip("10.0.0.9")}, 15009};
+  service.weighted_waypoints = {{{state::NamespacedHostname{"shop", "way.shop.svc"}, 15008}, 9},
+                                {{state::NamespacedHostname{"shop", "new.shop.svc"}, 15010}, 1}};
+  service.ingress_use_waypoint = true;
+  auto workload = *state_->workloads().at(0);
+  workload.application_tunnel = state::ApplicationTunnel{state::ApplicationTunnel::Protocol::kProxy, 15088};
+  state_ = state::State::build({{workload}, {service}, {}}).value();
+  const json dump = json::parse(ask("GET", "/config_dump").body);
+  const json& shown = dump.at("services").at(0);
+  EXPECT_EQ(
+      shown.at("weightedWaypoints").at(1),
+      json::parse(R"({"destination": {"destination": "shop/new.shop.svc", "hboneMtlsPort": 15010}, "weight": 1})"));
+  const json file = {{"workloads", dump.at("workloads")}, {"services", dump.at("services")}};
+  const auto again = control::parse_local_config("dump", file.dump());
+  ASSERT_TRUE(again.has_value()) << again.error().message();
+  const state::Service& read = again->services.at(0);
+  EXPECT_EQ(read.waypoint, service.waypoint);
+  ASSERT_EQ(read.weighted_waypoints.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(read.weighted_waypoints[i].waypoint, service.weighted_waypoints[i].waypoint);
+    EXPECT_EQ(read.weighted_waypoints[i].weight, service.weighted_waypoints[i].weight);
+  }
+  EXPECT_TRUE(read.ingress_use_waypoint);
+  EXPECT_EQ(again->workloads.at(0).application_tunnel, workload.application_tunnel);
+  EXPECT_EQ(again->workloads.at(0).waypoint, workload.waypoint);
 }
 
 TEST_F(AdminApi, ConfigDumpBeforeTheFirstStateIsEmpty) {
