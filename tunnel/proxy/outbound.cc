@@ -23,6 +23,7 @@ Outbound::Outbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod,
     : Connection(worker, std::move(pod), std::move(charge)),
       accepted_(std::move(accepted)),
       original_(original),
+      number_(worker.random()),
       timer_(worker.loop) {
   result_.reporter = telemetry::Reporter::kSource;
   result_.source.endpoint = source;
@@ -58,12 +59,19 @@ void Outbound::on_snapshot() {
   if (connecting && is_overtaken()) begin_again();
 }
 
+std::string Outbound::to_waypoint() const {
+  return destination_.waypoint ? "waypoint " + state::to_string(*destination_.waypoint) + ": " : "";
+}
+
 /// Whether the endpoint has joined the mesh since it was chosen, or left it: what is on its way there may be dropped.
+/// Or it goes through a waypoint now, or through that one no more.
 bool Outbound::is_overtaken() const {
   const state::WorkloadPtr own = own_workload();
   if (own == nullptr) return false;
   const state::WorkloadPtr& chosen = destination_.workload;
-  if (chosen == nullptr) return worker_.state->route(*own, original_, 0, nullptr).kind != destination_.kind;
+  const state::Destination routed = worker_.state->route(*own, original_, number_);
+  if (!named_ && routed.waypoint != destination_.waypoint) return true;
+  if (chosen == nullptr) return routed.kind != destination_.kind;
   const auto now = worker_.state->workload_by_uid(chosen->uid);
   return now != nullptr && now->protocol != chosen->protocol;
 }
@@ -94,7 +102,7 @@ bool Outbound::choose_destination(const state::WorkloadPtr& own) {
   result_.hbone = {};
   result_.mutual_tls = false;
   named_.reset();
-  destination_ = worker_.state->route(*own, original_, worker_.random(), avoid_.get());
+  destination_ = worker_.state->route(*own, original_, number_, avoid_.get());
   return take_destination(*own);
 }
 
@@ -139,7 +147,7 @@ void Outbound::request_tunnel(const state::Workload& own) {
 
 void Outbound::on_no_tunnel(hbone::TunnelPhase phase, const std::string& why) {
   in_pool_ = false;
-  const std::string text = "connect " + destination_.hbone.to_string() + ": " + why;
+  const std::string text = to_waypoint() + "connect " + destination_.hbone.to_string() + ": " + why;
   switch (phase) {
     case hbone::TunnelPhase::kNotBegun:
       return end(ResponseFlag::kOverflow, text);
@@ -175,7 +183,8 @@ void Outbound::on_tunnel(hbone::Tunnel& tunnel) {
   if (!stream) return attempt_failed(ResponseFlag::kH2HandshakeFailure, stream.error().message(), Again::kAnywhere);
   stream_->set_stream(tunnel, *stream);
   timer_.arm(worker_.config.connect_timeout, [this] {
-    attempt_failed(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": no answer in time",
+    attempt_failed(ResponseFlag::kConnect,
+                   to_waypoint() + "CONNECT " + destination_.target.to_string() + ": no answer in time",
                    Again::kElsewhere);
   });
 }
@@ -188,15 +197,19 @@ void Outbound::on_response(const hbone::H2Headers& headers) {
     stream_->start();
     return;
   }
-  const std::string text = "CONNECT " + destination_.target.to_string() + ": status " + headers.status;
-  if (headers.status == "401") return end(ResponseFlag::kDeny, text + " (denied by the destination's policy)");
+  const std::string text = to_waypoint() + "CONNECT " + destination_.target.to_string() + ": status " + headers.status;
+  if (headers.status == "401") {
+    const char* whose = destination_.waypoint ? "waypoint's" : "destination's";
+    return end(ResponseFlag::kDeny, text + " (denied by the " + whose + " policy)");
+  }
   attempt_failed(ResponseFlag::kConnect, text, headers.status == "503" ? Again::kElsewhere : Again::kNo);
 }
 
 void Outbound::on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* tunnel) {
   // A TLS 1.3 server judges the client's certificate when the first streams are under way already.
   if (tunnel != nullptr && tunnel->phase == hbone::TunnelPhase::kTls) return on_no_tunnel(tunnel->phase, tunnel->why);
-  attempt_failed(ResponseFlag::kConnect, "CONNECT " + destination_.target.to_string() + ": " + stream_error(error_code),
+  attempt_failed(ResponseFlag::kConnect,
+                 to_waypoint() + "CONNECT " + destination_.target.to_string() + ": " + stream_error(error_code),
                  error_code == NGHTTP2_REFUSED_STREAM ? Again::kUnlookedAt : Again::kAnywhere);
 }
 
@@ -257,9 +270,9 @@ bool Outbound::may_try_again(Again again) {
   tried_again_ = true;
   // A name that leads to a mesh workload is still the endpoint that failed.
   const state::WorkloadPtr failed = named_ ? named_->endpoint : destination_.workload;
-  const auto other = worker_.state->route(*own, original_, worker_.random(), failed.get());
-  const bool has_other = destination_.service != nullptr && other.workload != nullptr && other.workload != failed &&
-                         other.kind != state::Destination::Kind::kRefused;
+  const auto other = worker_.state->route(*own, original_, number_, failed.get());
+  const bool has_other = (destination_.service != nullptr || destination_.waypoint) && other.workload != nullptr &&
+                         other.workload != failed && other.kind != state::Destination::Kind::kRefused;
   if (has_other) avoid_ = failed;
   return has_other || has_other_address() || again == Again::kAnywhere;
 }

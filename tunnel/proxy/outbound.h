@@ -65,6 +65,8 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   void attempt_failed(telemetry::ResponseFlag flag, const std::string& why, Again again);
   bool may_try_again(Again again);
   [[nodiscard]] bool is_overtaken() const;
+  /// Begins what went wrong on the way to a waypoint: "waypoint shop/way: ". Empty where there is none.
+  [[nodiscard]] std::string to_waypoint() const;
   /// From the choice of the endpoint on, in a coming turn.
   void begin_again();
   void take_back_application();
@@ -84,6 +86,8 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   Fd accepted_;  ///< until a pump takes it
   Endpoint original_;
   state::Destination destination_;
+  /// Of all attempts: another one goes to another endpoint, and never by another waypoint.
+  const std::uint64_t number_;
   bool in_pool_ = false;
   std::unique_ptr<StreamPump> stream_;
   std::unique_ptr<SocketPump> direct_;

@@ -20,10 +20,11 @@ struct LeftOut {
 
 /// The port to dial: the endpoint's own word goes before the service's. A service that leaves the port to the workload
 /// (0, a named port) cannot use an endpoint that names its ports but not this one.
-std::optional<std::uint16_t> target_port(const Service& service, const ServiceEndpoint& endpoint, std::uint16_t port) {
+std::optional<std::uint16_t> target_port(const Service& service, const ServiceEndpoint& endpoint, std::uint16_t port,
+                                         TargetPort otherwise) {
   if (const auto own = endpoint.ports.find(port); own != endpoint.ports.end() && own->second != 0) return own->second;
   if (const auto at = service.ports.find(port); at != service.ports.end() && at->second != 0) return at->second;
-  if (!endpoint.ports.empty()) return std::nullopt;
+  if (!endpoint.ports.empty() && otherwise == TargetPort::kNamed) return std::nullopt;
   return port;
 }
 
@@ -52,7 +53,7 @@ std::size_t rank(const std::vector<LoadBalancerScope>& preferences, const Worklo
 }
 
 std::vector<Candidate> usable(const State& state, const Workload& source, const Service& service,
-                              const Endpoint& original, const Workload* avoid, LeftOut& left_out) {
+                              const Endpoint& original, const Workload* avoid, TargetPort target, LeftOut& left_out) {
   const bool any_health = service.load_balancer && service.load_balancer->health_policy == HealthPolicy::kAllowAll;
   std::vector<Candidate> out;
   for (const auto& endpoint : state.endpoints(service.key())) {
@@ -67,7 +68,7 @@ std::vector<Candidate> usable(const State& state, const Workload& source, const 
       continue;
     }
     const IpAddress address = address_of(workload, original.address, service.ip_families.value_or(IpFamilies::kDual));
-    const auto port = target_port(service, endpoint, original.port);
+    const auto port = target_port(service, endpoint, original.port, target);
     if (!address.valid() && !is_name(workload)) {
       ++left_out.no_address;
     } else if (!port) {
@@ -122,8 +123,9 @@ std::string why_none(const Service& service, const LeftOut& left_out) {
 
 /// Among these the number decides.
 std::vector<Candidate> candidates_of(const State& state, const Workload& source, const Service& service,
-                                     const Endpoint& original, const Workload* avoid, LeftOut& left_out) {
-  std::vector<Candidate> candidates = usable(state, source, service, original, avoid, left_out);
+                                     const Endpoint& original, const Workload* avoid, TargetPort target,
+                                     LeftOut& left_out) {
+  std::vector<Candidate> candidates = usable(state, source, service, original, avoid, target, left_out);
   if (service.load_balancer && service.load_balancer->mode != LoadBalancerMode::kStandard) {
     prefer_near(candidates, source, *service.load_balancer, left_out);
   }
@@ -161,19 +163,19 @@ IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies
 }
 
 Choice choose_endpoint(const State& state, const Workload& source, const Service& service, const Endpoint& original,
-                       std::uint64_t random, const Workload* avoid) {
+                       std::uint64_t random, const Workload* avoid, TargetPort target) {
   LeftOut left_out;
-  const std::vector<Candidate> candidates = candidates_of(state, source, service, original, avoid, left_out);
+  const std::vector<Candidate> candidates = candidates_of(state, source, service, original, avoid, target, left_out);
   if (candidates.empty()) return {nullptr, {}, why_none(service, left_out)};
   const Candidate& chosen = by_weight(candidates, random);
   return {chosen.endpoint->workload, chosen.target, {}};
 }
 
-Choices possible_endpoints(const State& state, const Workload& source, const Service& service,
-                           const Endpoint& original) {
+Choices possible_endpoints(const State& state, const Workload& source, const Service& service, const Endpoint& original,
+                           TargetPort target) {
   LeftOut left_out;
   Choices out;
-  for (const auto& candidate : candidates_of(state, source, service, original, nullptr, left_out)) {
+  for (const auto& candidate : candidates_of(state, source, service, original, nullptr, target, left_out)) {
     const auto& workload = candidate.endpoint->workload;
     out.endpoints.push_back({workload, candidate.target, workload->capacity});
   }

@@ -26,12 +26,19 @@ struct Choice {
 /// none. `families` limits what is taken.
 [[nodiscard]] IpAddress address_of(const Workload& workload, const IpAddress& like, IpFamilies families);
 
+/// What to do where neither endpoint nor service says which port of the workload a service port leads to.
+enum class TargetPort : std::uint8_t {
+  kNamed,   ///< an endpoint that names its ports, but not this one, cannot be used
+  kOrSame,  ///< the same port: a waypoint's HBONE port need not be one of its service's
+};
+
 /// Chooses among the endpoints of a service that has `original.port`: those in the source's network that have an
 /// address or a name, the port and some capacity, and are healthy or need not be; of these the ones that the service's
 /// locality rules prefer; of these one by weight. `avoid` (may be null) is left out: it has just failed. Pure: `random`
 /// alone decides among equals.
 [[nodiscard]] Choice choose_endpoint(const State& state, const Workload& source, const Service& service,
-                                     const Endpoint& original, std::uint64_t random, const Workload* avoid = nullptr);
+                                     const Endpoint& original, std::uint64_t random, const Workload* avoid = nullptr,
+                                     TargetPort target = TargetPort::kNamed);
 
 /// What choose_endpoint can give, for people: each endpoint with its weight. `random` values that are below the sum of
 /// the weights choose in this order, as many for each endpoint as its weight. Where there is none `reason` says why.
@@ -45,6 +52,6 @@ struct Choices {
   std::string reason;
 };
 [[nodiscard]] Choices possible_endpoints(const State& state, const Workload& source, const Service& service,
-                                         const Endpoint& original);
+                                         const Endpoint& original, TargetPort target = TargetPort::kNamed);
 
 }  // namespace weft::state

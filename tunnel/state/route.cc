@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "tunnel/state/balance.h"
 #include "tunnel/state/captured.h"
 #include "tunnel/state/state.h"
+#include "tunnel/state/waypoint.h"
 
 namespace weft::state {
 namespace {
@@ -12,10 +15,38 @@ Destination refused(Destination destination, std::string reason) {
   return destination;
 }
 
-Destination needs_waypoint(Destination destination, const GatewayAddress& waypoint) {
-  return refused(std::move(destination),
-                 "needs waypoint " + to_string(waypoint) +
-                     ", which this version does not support yet (its policy must not be skipped)");
+/// By one of these, chosen by weight. Where it cannot be, the connection fails: neither past the waypoint nor by
+/// another one.
+Destination through_waypoint(const State& state, Destination destination, const Workload& source,
+                             const std::vector<WeightedWaypoint>& waypoints, std::uint64_t random,
+                             const Workload* avoid) {
+  std::uint64_t all = 0;
+  for (const auto& one : waypoints) all += one.weight;
+  std::uint64_t at = random % all;
+  const auto chosen = std::ranges::find_if(waypoints, [&at](const WeightedWaypoint& one) {
+    if (at < one.weight) return true;
+    at -= one.weight;
+    return false;
+  });
+  destination.waypoint = chosen->waypoint;
+  WaypointChoice found =
+      choose_waypoint(state, source, *destination.waypoint, destination.target.address, random / all, avoid);
+  if (!found.choice.workload) return refused(std::move(destination), std::move(found.choice.reason));
+  const Workload& workload = *found.choice.workload;
+  destination.workload = found.choice.workload;
+  if (found.choice.target.port != kHbonePort && is_captured(workload)) {
+    std::string why = "waypoint " + to_string(*destination.waypoint) + " takes HBONE on port " +
+                      std::to_string(found.choice.target.port) + " of " + workload.uid +
+                      ", a workload with HBONE: the nodes let port 15008 alone to its addresses (give its entry the "
+                      "protocol TCP, or the waypoint that port)";
+    return refused(std::move(destination), std::move(why));
+  }
+  if (is_name(workload)) destination.hostname = workload.hostname;
+  destination.kind = Destination::Kind::kHbone;
+  destination.hbone = found.choice.target;
+  destination.expected_identities = {workload.identity()};
+  if (found.service) destination.expected_sans = found.service->subject_alt_names;
+  return destination;
 }
 
 /// Finishes a destination whose workload and target are chosen.
@@ -43,11 +74,20 @@ Destination to_service(const State& state, Destination destination, const Worklo
         std::move(destination),
         "service " + service.key() + " is visible in its own namespace only, not in " + source.namespace_name);
   }
-  if (service.waypoint) return needs_waypoint(std::move(destination), *service.waypoint);
-  if (!service.weighted_waypoints.empty()) {
-    return needs_waypoint(std::move(destination), service.weighted_waypoints.front().waypoint);
+  const bool passes_through = service.load_balancer && service.load_balancer->mode == LoadBalancerMode::kPassthrough;
+  if (has_waypoint(service) && !is_waypoint_of(state, source, service)) {
+    const auto waypoints = waypoints_of(service);
+    if (!waypoints.empty()) {
+      return through_waypoint(state, std::move(destination), source, waypoints, random, avoid);
+    }
+    return refused(std::move(destination), "the waypoints of service " + service.key() + " all have weight 0");
   }
-  if (service.load_balancer && service.load_balancer->mode == LoadBalancerMode::kPassthrough) return destination;
+  if (passes_through && has_waypoint(service)) {
+    return refused(std::move(destination), "service " + service.key() +
+                                               " is PASSTHROUGH and has a waypoint, so its addresses are captured: a "
+                                               "waypoint that is in the mesh itself cannot go on to them in plaintext");
+  }
+  if (passes_through) return destination;
   if (!service.ports.contains(original.port)) {
     return refused(std::move(destination),
                    "service " + service.key() + " has no port " + std::to_string(original.port));
@@ -97,7 +137,9 @@ Destination State::route(const Workload& source, const Endpoint& original, std::
     destination.service = nullptr;
     destination.workload = workload;
     // A workload's waypoint is for what is addressed to it, not for what reaches it through a service.
-    if (workload->waypoint) return needs_waypoint(std::move(destination), *workload->waypoint);
+    if (workload->waypoint && workload->uid != source.uid && !is_waypoint_of(*this, source, *workload)) {
+      return through_waypoint(*this, std::move(destination), source, {{*workload->waypoint, 1}}, random, avoid);
+    }
     return to_workload(std::move(destination), source);
   }
   if (destination.service) return to_service(*this, std::move(destination), source, original, random, avoid);
@@ -108,6 +150,10 @@ Destination State::resolved(const Workload& source, Destination named, const IpA
                             std::uint64_t random) const {
   const std::string what = "resolve " + named.hostname + ": " + address.to_string();
   named.hostname.clear();
+  if (named.waypoint) {
+    named.hbone.address = address;
+    return named;
+  }
   named.target.address = address;
   if (named.kind == Destination::Kind::kHbone) named.hbone.address = address;
   Destination at = route(source, named.target, random);

@@ -66,6 +66,7 @@ Result<void> State::index_workloads() {
 Result<void> State::index_services() {
   for (const auto& service : services_) {
     if (!by_key_.emplace(service->key(), service).second) return duplicate("services", service->key());
+    by_hostname_[service->hostname].push_back(service);
     for (const auto& vip : service->vips) {
       const auto [at, added] = by_vip_[vip.network].emplace(vip.address, service);
       if (!added && at->second != service) {
@@ -130,6 +131,11 @@ WorkloadPtr State::workload_by_pod(std::string_view namespace_name, std::string_
 
 ServicePtr State::service_by_key(std::string_view namespace_and_hostname) const {
   return find_or(by_key_, namespace_and_hostname, ServicePtr());
+}
+
+const std::vector<ServicePtr>& State::services_by_hostname(std::string_view hostname) const {
+  static const std::vector<ServicePtr> none;
+  return find_or(by_hostname_, hostname, none);
 }
 
 ServicePtr State::service_by_vip(std::string_view network, const IpAddress& address) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -40,11 +41,14 @@ struct Destination {
   } kind = Kind::kUnknown;
   Endpoint target;       ///< application address and port (the CONNECT authority for kHbone)
   Endpoint hbone;        ///< kHbone: where the TLS connection goes, the workload's address and 15008
-  WorkloadPtr workload;  ///< the endpoint chosen, null for kUnknown
+  WorkloadPtr workload;  ///< the endpoint chosen, null for kUnknown; where there is a waypoint, one of its own
   ServicePtr service;    ///< the service dialled, null where a workload was dialled by its own address
+  /// The waypoint that it goes through, or was to: `target` is then what was dialled, and the rest is the waypoint's.
+  std::optional<GatewayAddress> waypoint;
   /// kHbone: URIs of which the server's certificate must carry one.
   std::vector<Identity> expected_identities;
-  std::vector<std::string> expected_sans;  ///< the service's subjectAltNames, beside expected_identities
+  /// subjectAltNames of the service that the endpoint was chosen from, beside expected_identities.
+  std::vector<std::string> expected_sans;
   /// kDirect, kHbone: the name whose address is missing in `target` (and `hbone`); resolved() puts it in. "" otherwise.
   std::string hostname;
   std::string reason;
@@ -66,6 +70,8 @@ class State {
   /// unknown.
   [[nodiscard]] WorkloadPtr workload_by_pod(std::string_view namespace_name, std::string_view name) const;
   [[nodiscard]] ServicePtr service_by_key(std::string_view namespace_and_hostname) const;
+  /// Of all namespaces.
+  [[nodiscard]] const std::vector<ServicePtr>& services_by_hostname(std::string_view hostname) const;
   /// By VIP, exact addresses before the longest CIDR.
   [[nodiscard]] ServicePtr service_by_vip(std::string_view network, const IpAddress& address) const;
   [[nodiscard]] const std::vector<ServiceEndpoint>& endpoints(std::string_view service_key) const;
@@ -87,8 +93,9 @@ class State {
   [[nodiscard]] MeshAddresses mesh_addresses() const;
 
   /// Chooses where a connection from `source` to `original` goes; `random` is any uniformly drawn number and picks
-  /// among equal endpoints (by capacity), so that the caller owns the randomness and tests are repeatable. `avoid` is
-  /// not chosen among the endpoints of a service. Pure.
+  /// among waypoints (by weight) and equal endpoints (by capacity), so that the caller owns the randomness and tests
+  /// are repeatable. `avoid` is not chosen among the endpoints of a service or waypoint. A waypoint goes before all
+  /// else, but for what it sends itself; one that cannot be found, or has no usable endpoint, is kRefused. Pure.
   [[nodiscard]] Destination route(const Workload& source, const Endpoint& original, std::uint64_t random,
                                   const Workload* avoid = nullptr) const;
 
@@ -120,6 +127,7 @@ class State {
   Index<WorkloadPtr> by_pod_;
   Index<std::unordered_map<IpAddress, WorkloadPtr>> by_address_;  ///< network, then address
   Index<ServicePtr> by_key_;
+  Index<std::vector<ServicePtr>> by_hostname_;
   Index<std::unordered_map<IpAddress, ServicePtr>> by_vip_;
   Index<std::vector<std::pair<Cidr, ServicePtr>>> by_cidr_;  ///< longest prefix first
   Index<std::vector<ServiceEndpoint>> endpoints_;

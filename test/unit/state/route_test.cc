@@ -402,29 +402,6 @@ TEST(RouteRefused, AVipOfAnotherNetwork) {
   EXPECT_THAT(route({}, {remote}, kVip).reason, HasSubstr("service ns/web.test is on network \"net-2\""));
 }
 
-TEST(RouteRefused, AWorkloadBehindAWaypoint) {
-  Workload behind = pod("a", {"10.0.0.1"});
-  behind.waypoint = GatewayAddress{NamespacedHostname{"ns", "wp.ns.svc"}};
-  const auto to = route({behind}, {}, "10.0.0.1:80");
-  EXPECT_EQ(to.kind, Kind::kRefused);
-  EXPECT_THAT(to.reason, HasSubstr("needs waypoint ns/wp.ns.svc, which this version does not support yet"));
-}
-
-TEST(RouteRefused, AServiceBehindAWaypoint) {
-  Service behind = web();
-  behind.waypoint = GatewayAddress{NetworkAddress{"", ip("10.0.0.50")}};
-  EXPECT_THAT(route({backend("a", "10.0.0.1")}, {behind}, kVip).reason, HasSubstr("needs waypoint /10.0.0.50"));
-  behind.waypoint.reset();
-  behind.weighted_waypoints = {{GatewayAddress{NamespacedHostname{"ns", "wp"}}, 1}};
-  EXPECT_THAT(route({backend("a", "10.0.0.1")}, {behind}, kVip).reason, HasSubstr("needs waypoint ns/wp"));
-}
-
-TEST(RouteRefused, AWorkloadsWaypointIsNotForWhatComesThroughAService) {
-  Workload behind = backend("a", "10.0.0.1");
-  behind.waypoint = GatewayAddress{NamespacedHostname{"ns", "wp"}};
-  EXPECT_EQ(route({behind}, {web()}, kVip).kind, Kind::kHbone);
-}
-
 TEST(RouteRefused, AServiceOfAnotherNamespaceThatKeepsToItself) {
   Service own = web();
   own.visibility = Visibility::kNamespace;
@@ -456,8 +433,6 @@ TEST(RoutePassthrough, TheOriginalDestinationIsDialled) {
   EXPECT_EQ(to.kind, Kind::kUnknown);
   EXPECT_EQ(to.target.to_string(), "10.1.0.1:4444");
   EXPECT_EQ(to.service->hostname, "web.test");
-  passthrough.waypoint = GatewayAddress{NamespacedHostname{"ns", "wp"}};
-  EXPECT_EQ(route({}, {passthrough}, kVip).kind, Kind::kRefused);
 }
 
 }  // namespace
