@@ -24,6 +24,11 @@ class Buffer {
     data_.insert(data_.end(), bytes.begin(), bytes.end());
   }
 
+  /// Puts bytes before all others.
+  void prepend(std::span<const std::byte> bytes) {
+    data_.insert(data_.begin() + static_cast<std::ptrdiff_t>(head_), bytes.begin(), bytes.end());
+  }
+
   void consume(std::size_t bytes) {
     head_ += bytes;
     if (empty()) clear();

@@ -53,6 +53,8 @@ class AppSocket {
 
   /// Sends, and keeps what does not go now. Returns how much went at once.
   Result<std::size_t> write(std::span<const std::byte> bytes);
+  /// Sends this before everything that was written. Only within on_connected, before which nothing goes out.
+  void begin_with(std::span<const std::byte> bytes) { kept_.prepend(bytes); }
   /// FIN, when everything kept has gone.
   void finish_writes();
   [[nodiscard]] std::size_t kept() const { return kept_.size(); }

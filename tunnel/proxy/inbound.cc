@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/proxy/inbound.h"
 
-#include <algorithm>
-
 #include "tunnel/hbone/headers.h"
 #include "tunnel/proxy/context.h"
 #include "tunnel/proxy/inbound_policy.h"
+#include "tunnel/proxy/proxy_header.h"
 
 namespace weft::proxy {
 
@@ -43,40 +42,49 @@ void Inbound::start() {
   turn_.reset();
   if (!check_request()) return;
   if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
-  auto fd = dial_application(worker_, *pod_, result_.source.endpoint.address, application_);
+  auto fd = dial();
   if (!fd) return refuse(503, ResponseFlag::kConnect, fd.error().message());
   if (auto open = pump_.app().open(worker_.loop, std::move(*fd), true, pump_); !open) {
     return refuse(503, ResponseFlag::kConnect, open.error().message());
   }
   timer_.arm(worker_.config.connect_timeout,
-             [this] { refuse(503, ResponseFlag::kConnect, "connect " + application_.to_string() + ": timed out"); });
+             [this] { refuse(503, ResponseFlag::kConnect, "connect " + target_.dialled.to_string() + ": timed out"); });
+}
+
+/// On loopback the pod itself is the client: an address of somebody else is no use there.
+Result<Fd> Inbound::dial() {
+  if (target_.dialled.address.is_loopback()) return dial_from_pod(worker_, *pod_, target_.dialled);
+  return dial_application(worker_, *pod_, result_.source.endpoint.address, target_.dialled);
+}
+
+Result<void> Inbound::introduce() {
+  if (!target_.proxy_header) return {};
+  const auto header = proxy_header(result_.source.endpoint, target_.asked, *result_.source.identity);
+  if (!header) return Failure(header.error());
+  pump_.begin_with(*header);
+  return {};
 }
 
 bool Inbound::check_request() {
-  const auto bad = [this](const std::string& why) {
-    refuse(400, ResponseFlag::kConnect, why);
-    return false;
-  };
-  if (headers_.method != "CONNECT") return bad("method '" + headers_.method.substr(0, 32) + "' is not CONNECT");
-  const auto authority = hbone::parse_authority(headers_.authority);
-  if (!authority) return bad(authority.error().message());
-  if (!authority->address) {
-    refuse(503, ResponseFlag::kConnect,
-           "authority " + headers_.authority + ": a hostname that no workload here answers to");
+  if (headers_.method != "CONNECT") {
+    refuse(400, ResponseFlag::kConnect, "method '" + headers_.method.substr(0, 32) + "' is not CONNECT");
     return false;
   }
-  application_ = {*authority->address, authority->port};
-  result_.destination.endpoint = application_;
-  if (std::ranges::find(pod_->addresses, application_.address) == pod_->addresses.end()) {
-    return bad("authority " + headers_.authority + " is not an address of this pod");
+  const state::WorkloadPtr own = own_workload();
+  auto target = inbound_target(worker_.state.get(), own.get(), *pod_, result_.hbone.address, headers_.authority);
+  if (!target) {
+    refuse(target.error().status, ResponseFlag::kConnect, target.error().why);
+    return false;
   }
-  if (state::is_proxy_port(application_.port))
-    return bad("authority " + headers_.authority + " names a port of the proxy itself");
+  target_ = std::move(*target);
+  result_.destination.endpoint = target_.asked;
   return true;
 }
 
 bool Inbound::allowed() {
-  const bool allowed = allow_inbound(worker_, *pod_, application_, result_, hbone::forwarded_host(headers_.forwarded));
+  const bool allowed =
+      allow_inbound(worker_, *pod_, target_.application, result_, hbone::forwarded_host(headers_.forwarded));
+  if (target_.service) result_.service = target_.service;
   if (const auto& own = result_.destination.workload) result_.destination.identity = own->identity();
   return allowed;
 }
@@ -84,9 +92,12 @@ bool Inbound::allowed() {
 void Inbound::on_app_connected(const Error* error) {
   timer_.cancel();
   if (error != nullptr) {
-    return refuse(503, ResponseFlag::kConnect, "connect " + application_.to_string() + ": " + error->message());
+    return refuse(503, ResponseFlag::kConnect, "connect " + target_.dialled.to_string() + ": " + error->message());
   }
   if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
+  if (auto introduced = introduce(); !introduced) {
+    return refuse(503, ResponseFlag::kConnect, introduced.error().message());
+  }
   if (tunnel_ == nullptr) return end(ResponseFlag::kNone, "the client went away");
   hbone::H2Headers answer;
   answer.status = "200";

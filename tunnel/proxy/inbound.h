@@ -9,6 +9,7 @@
 #include "tunnel/hbone/tunnel.h"
 #include "tunnel/loop/start_queue.h"
 #include "tunnel/proxy/connections.h"
+#include "tunnel/proxy/inbound_target.h"
 #include "tunnel/proxy/pump.h"
 #include "tunnel/state/policy.h"
 
@@ -34,8 +35,12 @@ class Inbound final : public Connection, private StreamPump::Events {
   [[nodiscard]] Bytes bytes() const override;
   [[nodiscard]] const char* direction() const override { return "inbound"; }
   void start();
-  /// True when the request names an address of this pod that may be dialled; refuses it otherwise.
+  /// True when the request names what may be reached here; refuses it otherwise.
   bool check_request();
+  /// Begins the connection to the application, or to its tunnel.
+  Result<Fd> dial();
+  /// Tells the application's tunnel whose connection this is, and where to.
+  Result<void> introduce();
   /// True when policy allows it now; sets `result_` otherwise.
   bool allowed();
   void refuse(int status, telemetry::ResponseFlag flag, const std::string& why);
@@ -50,7 +55,7 @@ class Inbound final : public Connection, private StreamPump::Events {
   hbone::Tunnel* tunnel_;  ///< until the request is answered or its stream is gone
   std::int32_t stream_id_;
   hbone::H2Headers headers_;
-  Endpoint application_;
+  InboundTarget target_;
   bool answered_ = false;
   StreamPump pump_;
   loop::Timer timer_;

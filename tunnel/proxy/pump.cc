@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/proxy/pump.h"
 
+#include <algorithm>
+
 namespace weft::proxy {
 namespace {
 
@@ -22,6 +24,12 @@ void StreamPump::set_stream(hbone::Tunnel& tunnel, std::int32_t stream_id) {
   tunnel_ = &tunnel;
   stream_id_ = stream_id;
   tunnel.join_budget(kept_);
+}
+
+void StreamPump::begin_with(std::span<const std::byte> bytes) {
+  app_.begin_with(bytes);
+  begin_kept_ = bytes.size();
+  kept_.set(app_.kept());
 }
 
 void StreamPump::start() {
@@ -83,6 +91,10 @@ void StreamPump::on_readable() {
 
 void StreamPump::on_flushed(std::size_t bytes) {
   kept_.set(app_.kept());
+  // Nobody waits for the window of what was no stream's.
+  const std::size_t begun = std::min(bytes, begin_kept_);
+  begin_kept_ -= begun;
+  bytes -= begun;
   if (tunnel_ != nullptr && bytes > 0) tunnel_->session().consume(stream_id_, bytes);
   check_finished();
 }

@@ -48,6 +48,9 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
   [[nodiscard]] const hbone::Tunnel* tunnel() const { return tunnel_; }
   /// The stream that this pump serves from now on; its handler is this object.
   void set_stream(hbone::Tunnel& tunnel, std::int32_t stream_id);
+  /// Sends this to the application before anything of the stream, of which some may be here already; it is not counted
+  /// as carried. Only within on_app_connected.
+  void begin_with(std::span<const std::byte> bytes);
   /// From now on payload of the application goes into the stream.
   void start();
   /// Cuts both sides: RST_STREAM with `error_code` and RST.
@@ -80,6 +83,7 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
   std::int32_t stream_id_ = 0;
   std::uint64_t from_app_ = 0, to_app_ = 0;
   hbone::KeptShare kept_;
+  std::size_t begin_kept_ = 0;  ///< of begin_with(), not sent yet
   bool started_ = false;
   bool app_ended_ = false;
   bool stream_ended_ = false;

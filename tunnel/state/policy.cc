@@ -235,10 +235,19 @@ PlaintextOutcome outcome_of(const Applicable& applied, const Facts& facts) {
 
 std::string PolicyVerdict::rule() const {
   if (!policy.empty()) return policy;
+  if (forged) return "application_tunnel";
   return allowed ? "none" : "no_allow_matched";
 }
 
 PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context) {
+  if (!context.source_identity && destination.takes_proxy_headers(context.destination.port)) {
+    PolicyVerdict verdict;
+    verdict.allowed = false;
+    verdict.forged = true;
+    verdict.reason = "port " + std::to_string(context.destination.port) +
+                     " is its application tunnel's, where PROXY headers are believed: nothing but HBONE leads there";
+    return verdict;
+  }
   const Applicable applied = applicable(state, destination);
   PolicyVerdict verdict = enforce(applied, context);
   const auto is_dry_run = [](const Policy* policy) { return policy->dry_run; };
@@ -246,8 +255,9 @@ PolicyVerdict evaluate(const State& state, const Workload& destination, const Po
   return verdict;
 }
 
-PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination,
-                                   std::span<const IpAddress> addresses) {
+namespace {
+
+PlaintextOutcome by_policies(const State& state, const Workload& destination, std::span<const IpAddress> addresses) {
   const Applicable applied = applicable(state, destination);
   if (applied.policies.empty() && applied.unknown.empty()) return PlaintextOutcome::kPass;
   std::optional<PlaintextOutcome> common;
@@ -257,6 +267,15 @@ PlaintextOutcome plaintext_outcome(const State& state, const Workload& destinati
     common = outcome;
   }
   return common.value_or(PlaintextOutcome::kCheck);
+}
+
+}  // namespace
+
+PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination,
+                                   std::span<const IpAddress> addresses) {
+  const PlaintextOutcome outcome = by_policies(state, destination, addresses);
+  // Its tunnel's port is looked at, the others are not known here.
+  return outcome == PlaintextOutcome::kPass && destination.takes_proxy_headers() ? PlaintextOutcome::kCheck : outcome;
 }
 
 PlaintextOutcome plaintext_outcome(const State& state, const Workload& destination) {

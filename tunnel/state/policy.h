@@ -72,14 +72,16 @@ struct PolicyVerdict {
   std::string policy;
   std::string reason;  ///< for the log: "allowed by ns/name", "denied by ns/name", "no allow policy matched", …
   std::vector<std::string> dry_run_hits;  ///< policies marked dryRun that would have decided otherwise
+  bool forged = false;                    ///< denied because it could say in a PROXY header whatever it likes
 
-  /// What decided, in one word for labels: `policy`, or "none" (nothing had anything against it) and
-  /// "no_allow_matched". Neither has the "/" of a policy's key.
+  /// What decided, in one word for labels: `policy`, or "none" (nothing had anything against it), "no_allow_matched"
+  /// and "application_tunnel". None of these has the "/" of a policy's key.
   [[nodiscard]] std::string rule() const;
 };
 
-/// Decides by every policy that applies to `destination`: its namespace's, the global ones, and its own list. Pure: the
-/// same arguments give the same verdict. Semantics: "Policy" in ARCHITECTURE.md.
+/// Decides by every policy that applies to `destination`: its namespace's, the global ones, and its own list. Before
+/// all of them, plaintext to the port of an application tunnel that takes PROXY headers is denied. Pure: the same
+/// arguments give the same verdict. Semantics: "Policy" in ARCHITECTURE.md.
 [[nodiscard]] PolicyVerdict evaluate(const State& state, const Workload& destination, const PolicyContext& context);
 
 /// What is to become of connections without an identity, before one has come.

@@ -94,6 +94,13 @@ struct Workload {
   std::string canonical_revision;
 
   [[nodiscard]] Identity identity() const { return {trust_domain, namespace_name, service_account}; }
+  /// On this port of its own it believes what a PROXY header says, so only the agent may connect to it.
+  [[nodiscard]] bool takes_proxy_headers(std::uint16_t port) const {
+    return takes_proxy_headers() && application_tunnel->port.value_or(port) == port;
+  }
+  [[nodiscard]] bool takes_proxy_headers() const {
+    return application_tunnel && application_tunnel->protocol == ApplicationTunnel::Protocol::kProxy;
+  }
 };
 
 }  // namespace weft::state

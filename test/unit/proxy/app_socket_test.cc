@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <span>
+#include <string>
 
 #include "tunnel/base/sys.h"
 
@@ -79,6 +82,46 @@ TEST_F(AppSocketTest, TheEndIsReadTogetherWithWhatIsBeforeIt) {
   ::shutdown(peer_.get(), SHUT_WR);
   EXPECT_EQ(read(3), "all");
   EXPECT_TRUE(reader_->ended);
+}
+
+/// Writes before its connect is done, and begins with something when it is.
+class Writer final : public AppSocketEvents {
+ public:
+  explicit Writer(std::string begin) : begin_(std::move(begin)) {}
+  void on_connected(const Error* error) override {
+    ASSERT_EQ(error, nullptr) << error->message();
+    socket.begin_with(std::as_bytes(std::span(begin_)));
+  }
+  void on_readable() override {}
+  void on_flushed(std::size_t bytes) override { flushed += bytes; }
+  void on_broken(const Error& error) override { ADD_FAILURE() << error.message(); }
+  AppSocket socket;
+  std::size_t flushed = 0;
+
+ private:
+  std::string begin_;
+};
+
+TEST(AppSocketBegin, GoesOutBeforeWhatWasWrittenEarlier) {
+  const auto loop = loop::EventLoop::create().value();
+  const Fd listener = sys::socket(AF_INET, SOCK_STREAM).value();
+  ASSERT_TRUE(sys::bind(listener.get(), Endpoint{*IpAddress::parse("127.0.0.1"), 0}.to_sockaddr()));
+  ASSERT_TRUE(sys::listen(listener.get(), 1));
+  Writer writer("header ");
+  Fd fd = sys::socket(AF_INET, SOCK_STREAM).value();
+  ASSERT_TRUE(sys::connect(fd.get(), sys::local_endpoint(listener.get()).value().to_sockaddr()));
+  const std::string_view early = "early ", late = "late";
+  // The stream brings bytes before there is a socket at all.
+  EXPECT_EQ(writer.socket.write(std::as_bytes(std::span(early))).value(), 0U);
+  ASSERT_TRUE(writer.socket.open(*loop, std::move(fd), true, writer));
+  EXPECT_EQ(writer.socket.write(std::as_bytes(std::span(late))).value(), 0U);
+  const auto deadline = std::chrono::steady_clock::now() + kSoon;
+  while (writer.flushed < 17 && std::chrono::steady_clock::now() < deadline) loop->run_once(milliseconds(100));
+  EXPECT_EQ(writer.flushed, 17U);
+  const Fd peer = std::move(sys::accept(listener.get()).value().value().fd);
+  std::array<char, 64> got{};
+  const auto bytes = ::recv(peer.get(), got.data(), got.size(), 0);
+  EXPECT_EQ(std::string(got.data(), static_cast<std::size_t>(std::max<ssize_t>(bytes, 0))), "header early late");
 }
 
 }  // namespace

@@ -202,5 +202,15 @@ TEST(PlaintextOutcome, NeverSaysOtherwiseThanEvaluate) {
   for (const int count : seen) EXPECT_GT(count, 200) << "the generated policies say too little";
 }
 
+TEST(PlaintextOutcome, ApplicationTunnelsThatTakePROXYHeadersAreLookedAt) {
+  Workload waypoint = pod("waypoint", {"10.0.0.2"});
+  waypoint.application_tunnel = ApplicationTunnel{ApplicationTunnel::Protocol::kNone, 15088};
+  EXPECT_EQ(plaintext_outcome(*build({waypoint}), waypoint), Outcome::kPass);
+  waypoint.application_tunnel->protocol = ApplicationTunnel::Protocol::kProxy;
+  EXPECT_EQ(plaintext_outcome(*build({waypoint}), waypoint), Outcome::kCheck);
+  const auto strict = of(PolicyAction::kDeny, {{without_identity()}});
+  EXPECT_EQ(plaintext_outcome(*build({waypoint}, {}, {strict}), waypoint), Outcome::kDrop);
+}
+
 }  // namespace
 }  // namespace weft::state::test

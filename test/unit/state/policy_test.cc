@@ -64,6 +64,26 @@ bool matches(PolicyMatch match, const PolicyContext& c = context()) {
   return decide({allow(one(std::move(match)))}, c).allowed;
 }
 
+// ---- what is denied before all policies
+
+TEST(PolicyDecision, PlaintextToAPortWherePROXYHeadersAreBelievedIsDenied) {
+  Workload waypoint = pod("server", {"10.0.0.2"});
+  waypoint.application_tunnel = ApplicationTunnel{ApplicationTunnel::Protocol::kProxy, 80};
+  const auto verdict = [&](const PolicyContext& c) {
+    return evaluate(*build({waypoint}, {}, {allow(everything())}), waypoint, c);
+  };
+  EXPECT_FALSE(verdict(anonymous()).allowed);
+  EXPECT_EQ(verdict(anonymous()).rule(), "application_tunnel");
+  EXPECT_THAT(verdict(anonymous()).reason, HasSubstr("port 80 is its application tunnel's"));
+  EXPECT_TRUE(verdict(context()).allowed) << "by HBONE: the header is the agent's";
+  waypoint.application_tunnel->port = 81;
+  EXPECT_TRUE(verdict(anonymous()).allowed) << "another port";
+  waypoint.application_tunnel->port.reset();
+  EXPECT_FALSE(verdict(anonymous()).allowed) << "headers on all ports";
+  waypoint.application_tunnel->protocol = ApplicationTunnel::Protocol::kNone;
+  EXPECT_TRUE(verdict(anonymous()).allowed) << "no headers";
+}
+
 // ---- which decision follows from the policies
 
 TEST(PolicyDecision, NoPolicyAllows) {
