@@ -19,6 +19,7 @@ json endpoint(const agent::ExplainedEndpoint& e) {
   put(object, "workload", e.workload);
   put(object, "workloadUid", e.workload_uid);
   put(object, "policy", e.policy);
+  put(object, "waypoint", e.waypoint);
   put(object, "inboundPlaintext", e.inbound);
   if (e.hbone.address.valid()) object["hbone"] = e.hbone.to_string();
   if (!e.dry_runs.empty()) object["dryRun"] = e.dry_runs;

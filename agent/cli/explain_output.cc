@@ -33,6 +33,13 @@ std::string share_of(std::uint64_t weight, std::uint64_t all) {
   return std::to_string(weight) + " (" + std::to_string(weight * 100 / all) + "%)";
 }
 
+std::string transport_of(const json& endpoint) {
+  const std::string waypoint = endpoint.value("waypoint", "");
+  const std::string by = waypoint.empty() ? "" : ", waypoint " + waypoint;
+  if (!endpoint.at("encrypted").get<bool>()) return waypoint.empty() ? "plaintext" : "none" + by;
+  return "mTLS to " + endpoint.at("hbone").get<std::string>() + by;
+}
+
 std::string endpoint_table(const json& endpoints) {
   std::uint64_t all = 0;
   for (const auto& e : endpoints) all += e.at("weight").get<std::uint64_t>();
@@ -43,8 +50,7 @@ std::string endpoint_table(const json& endpoints) {
       reason += "; by the dry run of " + dry_run.get<std::string>() + " it would be otherwise";
     }
     rows.push_back({e.value("workload", "-"), e.at("target").get<std::string>(),
-                    share_of(e.at("weight").get<std::uint64_t>(), all),
-                    e.at("encrypted").get<bool>() ? "mTLS to " + e.at("hbone").get<std::string>() : "plaintext",
+                    share_of(e.at("weight").get<std::uint64_t>(), all), transport_of(e),
                     e.at("allowed").get<bool>() ? "allowed" : "refused", e.value("policy", "-"), std::move(reason)});
   }
   return table({"ENDPOINT", "TARGET", "WEIGHT", "TRANSPORT", "VERDICT", "POLICY", "WHY"}, rows);

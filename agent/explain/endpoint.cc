@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "tunnel/proxy/inbound_target.h"
+
 namespace weft::agent {
 namespace {
 
@@ -17,13 +19,13 @@ ExplainedEndpoint named(ExplainedEndpoint endpoint, const Workload& workload) {
   return endpoint;
 }
 
-/// What the destination's agent decides.
+/// What the destination's agent decides about a connection to `application` there.
 void ask_policy(const ExplainAsked& asked, const Workload& destination, const std::optional<state::Identity>& identity,
-                const IpAddress& source, ExplainedEndpoint& endpoint) {
+                const IpAddress& source, const Endpoint& application, ExplainedEndpoint& endpoint) {
   state::PolicyContext context;
   context.source_identity = identity;
   context.source = source;
-  context.destination = endpoint.target;
+  context.destination = application;
   state::PolicyVerdict verdict = state::evaluate(asked.view.state, destination, context);
   endpoint.allowed = verdict.allowed;
   endpoint.policy = std::move(verdict.policy);
@@ -33,10 +35,26 @@ void ask_policy(const ExplainAsked& asked, const Workload& destination, const st
 
 /// A workload of this node is served by a pod that is there, or by nobody.
 bool is_served(const ExplainView& view, const Workload& workload) {
-  if (workload.native_tunnel || workload.node != view.node) return true;
+  const bool speaks_itself = workload.native_tunnel || workload.protocol == state::TunnelProtocol::kTcp;
+  if (speaks_itself || workload.node != view.node) return true;
   return std::ranges::any_of(view.pods, [&](const PodStatus& pod) {
     return pod.registration.enrolled && pod.state != "failed" && pod.registration.workload_uid == workload.uid;
   });
+}
+
+/// What the agent of a waypoint's pod does with the request. Without one the waypoint's own configuration decides.
+void ask_waypoint(const ExplainAsked& asked, const Workload& waypoint, const state::Identity& own,
+                  ExplainedEndpoint& out) {
+  if (decision_for(asked.view, waypoint).kind != Decision::Kind::kEnrol) {
+    out.reason = "the waypoint takes it by HBONE itself, and decides";
+    return;
+  }
+  proxy::PodContext pod;
+  pod.addresses = waypoint.addresses;
+  const auto target =
+      proxy::inbound_target(&asked.view.state, &waypoint, pod, out.hbone.address, out.target.to_string());
+  if (!target) return refuse(out, target.error().why);
+  ask_policy(asked, waypoint, own, asked.source.address_like(out.hbone.address), target->application, out);
 }
 
 ExplainedEndpoint through_tunnel(const ExplainAsked& asked, const state::Destination& destination) {
@@ -44,15 +62,18 @@ ExplainedEndpoint through_tunnel(const ExplainAsked& asked, const state::Destina
   const state::Identity own = asked.source.workload->identity();
   ExplainedEndpoint out = endpoint_of(destination.workload, destination.target);
   out.hbone = destination.hbone;
+  if (destination.waypoint) out.waypoint = to_string(*destination.waypoint);
   out.encrypted = true;
   if (!is_served(asked.view, workload)) {
     refuse(out, "no pod of this node is enrolled as " + workload.uid + ": nobody answers on port 15008");
   } else if (own.trust_domain != workload.trust_domain) {
     refuse(out, "its trust domain is " + workload.trust_domain + ", which takes no certificate of " + own.trust_domain);
+  } else if (destination.waypoint) {
+    ask_waypoint(asked, workload, own, out);
   } else if (state::is_proxy_port(out.target.port) && !workload.native_tunnel) {
     refuse(out, "port " + std::to_string(out.target.port) + " of a pod in the mesh is the tunnel's own");
   } else {
-    ask_policy(asked, workload, own, asked.source.address_like(out.hbone.address), out);
+    ask_policy(asked, workload, own, asked.source.address_like(out.hbone.address), out.target, out);
   }
   return out;
 }
@@ -144,7 +165,7 @@ ExplainedEndpoint in_plaintext(const ExplainAsked& asked, const Endpoint& target
   } else if (!mode.closed.empty()) {
     refuse(out, mode.closed);
   } else {
-    ask_policy(asked, *mode.workload, std::nullopt, asked.source.address_like(target.address), out);
+    ask_policy(asked, *mode.workload, std::nullopt, asked.source.address_like(target.address), target, out);
     if (mode.inbound == bpf::InboundPlaintext::kDrop) refuse(out, out.reason + " (dropped before the agent sees it)");
   }
   return out;
@@ -159,6 +180,7 @@ ExplainedEndpoint at_destination(const ExplainAsked& asked, const state::Destina
   if (destination.kind == Kind::kHbone) return through_tunnel(asked, destination);
   if (destination.kind == Kind::kRefused) {
     ExplainedEndpoint out = endpoint_of(destination.workload, destination.target);
+    if (destination.waypoint) out.waypoint = to_string(*destination.waypoint);
     refuse(out, destination.reason);
     return out;
   }

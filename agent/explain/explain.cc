@@ -6,6 +6,7 @@
 
 #include "agent/explain/endpoint.h"
 #include "tunnel/state/balance.h"
+#include "tunnel/state/waypoint.h"
 
 namespace weft::agent {
 namespace {
@@ -13,6 +14,16 @@ namespace {
 using state::State;
 using state::Workload;
 using Kind = state::Destination::Kind;
+
+void explain_waypoint(const ExplainAsked& asked, const state::Destination& first, Explanation& out) {
+  const std::string what = first.service ? "service " + first.service->key() : asked.original.address.to_string();
+  out.notes.push_back("connections to " + what +
+                      " go through its waypoint: those behind it meet the waypoint's identity, not the source's");
+  if (first.workload) {
+    out.notes.push_back("where the waypoint may go is explained by: weftctl explain " + first.workload->namespace_name +
+                        "/" + first.workload->name + " ADDRESS:PORT");
+  }
+}
 
 /// The source's agent chooses.
 void explain_captured(const ExplainAsked& asked, Explanation& out) {
@@ -23,21 +34,16 @@ void explain_captured(const ExplainAsked& asked, Explanation& out) {
   const Workload& own = *asked.source.workload;
   const state::Destination first = asked.view.state.route(own, asked.original, 0);
   if (first.service) out.service = first.service->key();
-  if (first.kind == Kind::kRefused) {
+  const auto choices = state::possible_routes(asked.view.state, own, asked.original);
+  if (first.kind == Kind::kRefused && choices.size() < 2) {
     out.refusal = first.reason;
     return;
   }
-  if (!first.service || !first.workload) {
-    out.endpoints.push_back(at_destination(asked, first));
-    return;
-  }
-  std::uint64_t number = 0;
-  for (const auto& choice :
-       state::possible_endpoints(asked.view.state, own, *first.service, asked.original).endpoints) {
-    out.endpoints.push_back(at_destination(asked, asked.view.state.route(own, asked.original, number)));
+  for (const auto& choice : choices) {
+    out.endpoints.push_back(at_destination(asked, asked.view.state.route(own, asked.original, choice.random)));
     out.endpoints.back().weight = choice.weight;
-    number += choice.weight;
   }
+  if (first.waypoint) explain_waypoint(asked, first, out);
   if (out.outcome() == ExplainedOutcome::kMixed) {
     out.notes.emplace_back(
         "where an endpoint cannot be reached another one is tried, once; what a policy refuses is not tried again");

@@ -27,6 +27,7 @@ struct ExplainedEndpoint {
   std::string workload;      ///< namespace/name of it
   Endpoint target;           ///< the application's address and port
   Endpoint hbone;            ///< where the tunnel goes; unset where there is none
+  std::string waypoint;      ///< that the workload belongs to; then `target` is what it is asked for. Empty otherwise
   std::uint64_t weight = 1;  ///< among the endpoints
   bool encrypted = false;
   bool allowed = true;

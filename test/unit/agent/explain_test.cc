@@ -43,6 +43,11 @@ class ExplainTest : public ::testing::Test {
     service_.hostname = "web.shop.svc.cluster.local";
     service_.vips = {{"", ip("10.96.0.1")}, {"", ip("fd96::1")}};
     service_.ports = {{80, 8080}};
+    way_.services["shop/way.test"] = {};
+    way_service_.name = "way";
+    way_service_.namespace_name = "shop";
+    way_service_.hostname = "way.test";
+    way_service_.ports = {{15008, 15008}};
     pods_ = {pod_of(client_), pod_of(web_)};
   }
 
@@ -58,7 +63,7 @@ class ExplainTest : public ::testing::Test {
   }
 
   Result<Explanation> ask(std::string_view from, std::string_view to) {
-    state_ = state::State::build({{client_, web_, db_, plain_}, {service_}, policies_}).value();
+    state_ = state::State::build({{client_, web_, db_, plain_, way_}, {service_, way_service_}, policies_}).value();
     return explain({.state = *state_, .pods = pods_, .node = "n1", .network = "", .captures_all = captures_all_}, from,
                    to);
   }
@@ -77,7 +82,8 @@ class ExplainTest : public ::testing::Test {
   state::Workload web_ = hbone_workload("web", {ip("10.0.0.3"), ip("fd00::3")});
   state::Workload db_ = hbone_workload("db", {ip("10.0.1.4"), ip("fd00:1::4")}, "n2");
   state::Workload plain_ = hbone_workload("plain", {ip("10.0.1.5")}, "n2");
-  state::Service service_;
+  state::Workload way_ = hbone_workload("way", {ip("10.0.1.9")}, "n2");
+  state::Service service_, way_service_;
   std::vector<state::Policy> policies_;
   std::vector<PodStatus> pods_;
   bool captures_all_ = false;
@@ -250,6 +256,60 @@ TEST_F(ExplainTest, TheGuardStopsWhatTheAgentWouldDialInTheClear) {
   web_.services.clear();
   db_.services.clear();
   EXPECT_THAT(explained("shop/client", "10.96.0.1:80").endpoints.at(0).reason, HasSubstr("guard drops plaintext"));
+}
+
+TEST_F(ExplainTest, AWaypointOfTheServiceIsWhereItGoes) {
+  service_.waypoint = state::GatewayAddress{state::NamespacedHostname{"shop", "way.test"}};
+  way_.native_tunnel = true;
+  const auto said = explained("shop/client", "web:80");
+  ASSERT_EQ(said.endpoints.size(), 1U);
+  EXPECT_EQ(said.endpoints[0].workload, "shop/way");
+  EXPECT_EQ(said.endpoints[0].waypoint, "shop/way.test");
+  EXPECT_EQ(said.endpoints[0].target.to_string(), "10.96.0.1:80");
+  EXPECT_EQ(said.endpoints[0].hbone.to_string(), "10.0.1.9:15008");
+  EXPECT_EQ(said.service, service_.key());
+  EXPECT_EQ(said.outcome(), Outcome::kAllowed);
+  EXPECT_THAT(said.notes, ::testing::Contains(HasSubstr("those behind it meet the waypoint's identity")));
+  const auto past = explained("shop/way", "web:80");
+  EXPECT_FALSE(past.captured) << "it is not in the mesh";
+}
+
+TEST_F(ExplainTest, AWaypointInTheMeshIsAskedLikeAPodAndSendsPastItself) {
+  service_.waypoint = state::GatewayAddress{state::NamespacedHostname{"shop", "way.test"}};
+  way_.application_tunnel = state::ApplicationTunnel{state::ApplicationTunnel::Protocol::kProxy, 15088};
+  EXPECT_EQ(explained("shop/client", "web:80").outcome(), Outcome::kAllowed);
+  EXPECT_THAT(explained("shop/way", "web:80").endpoints, ElementsAre(Field(&ExplainedEndpoint::workload, "shop/db"),
+                                                                     Field(&ExplainedEndpoint::workload, "shop/web")));
+  state::PolicyMatch tunnel;
+  tunnel.destination_ports = {15088};
+  tunnel.destination_ips = {Cidr::parse("10.0.1.9/32").value()};
+  deny(tunnel);
+  const auto said = explained("shop/client", "web:80");
+  EXPECT_EQ(said.endpoints.at(0).policy, "shop/deny");
+  EXPECT_EQ(said.outcome(), Outcome::kRefused);
+}
+
+TEST_F(ExplainTest, OfWeightedWaypointsEachWithItsShareAndTheOneThatIsGone) {
+  service_.weighted_waypoints = {{{state::NamespacedHostname{"shop", "gone.test"}}, 1},
+                                 {{state::NamespacedHostname{"shop", "way.test"}}, 3}};
+  way_.native_tunnel = true;
+  const auto said = explained("shop/client", "web:80");
+  ASSERT_EQ(said.endpoints.size(), 2U);
+  EXPECT_EQ(said.endpoints[0].weight, 250U);
+  EXPECT_FALSE(said.endpoints[0].allowed);
+  EXPECT_EQ(said.endpoints[0].reason, "waypoint shop/gone.test: there is no such service");
+  EXPECT_EQ(said.endpoints[1].weight, 750U);
+  EXPECT_TRUE(said.endpoints[1].allowed);
+  EXPECT_EQ(said.outcome(), Outcome::kMixed);
+  service_.weighted_waypoints.pop_back();
+  EXPECT_EQ(explained("shop/client", "web:80").refusal, "waypoint shop/gone.test: there is no such service");
+}
+
+TEST_F(ExplainTest, PlaintextIntoAnApplicationTunnelIsRefused) {
+  web_.application_tunnel = state::ApplicationTunnel{state::ApplicationTunnel::Protocol::kProxy, 15088};
+  pods_[1].inbound = "check";
+  EXPECT_EQ(explained("10.9.9.9", "shop/web:15088").outcome(), Outcome::kRefused);
+  EXPECT_EQ(explained("10.9.9.9", "shop/web:8080").outcome(), Outcome::kAllowed);
 }
 
 TEST_F(ExplainTest, FamiliesMustMeet) {
