@@ -39,6 +39,10 @@ void ExplainMesh::SetUpTestSuite() {
   Pod* tcp = add(2, "legacy", "tcp", {.workload = {{"protocol", "TCP"}}});
   add(1, "legacy", "unlisted", {.enrolled = false});
   add(2, "outer", "unwired", {.enrolled = false, .weft_conf = {{"excludeNamespaces", {"outer"}}}});
+  Pod* way = add(2, "shop", "way", {});
+  // Which ports a service has is the waypoint's affair.
+  for (const std::uint16_t port : {std::uint16_t{80}, std::uint16_t{81}}) way->serve(port);
+  add(2, "bank", "tucked", {.workload = {{"waypoint", {{"destination", "shop/way.shop.svc.cluster.local"}}}}});
   const auto serve = [](const char* namespace_name, const char* name, std::uint16_t target,
                         const std::vector<Pod*>& backends, const json& more = json::object()) {
     const auto [v4, v6] = mesh_->add_service(namespace_name, name, 80, target, backends, more);
@@ -49,6 +53,16 @@ void ExplainMesh::SetUpTestSuite() {
   serve("shop", "private", Pod::kPort, {web1}, {{"visibility", "Namespace"}});
   serve("legacy", "mixed", Pod::kPort, {web1, tcp});
   serve("shop", "none", Pod::kPort, {sick});
+  serve("shop", "way", 80, {way});
+  serve("shop", "behind", Pod::kPort, {web1, web2},
+        {{"waypoint", {{"destination", "shop/way.shop.svc.cluster.local"}}}});
+  serve("bank", "lost", Pod::kPort, {db}, {{"waypoint", {{"destination", "shop/gone.shop.svc.cluster.local"}}}});
+  const auto weighted = [](const char* destination, int weight) {
+    return json{{"destination", {{"destination", destination}}}, {"weight", weight}};
+  };
+  serve("bank", "shared", Pod::kPort, {db},
+        {{"weightedWaypoints",
+          {weighted("shop/way.shop.svc.cluster.local", 3), weighted("shop/gone.shop.svc.cluster.local", 1)}}});
   serve("ext", "api", Pod::kPort, {tcp}, {{"hostname", "api.example.com"}});
 }
 

@@ -35,7 +35,8 @@ struct ConnectionCase {
 };
 
 /// Two nodes with pods of every kind: in the mesh, unhealthy, under a policy that is not known, listed without HBONE,
-/// not listed, not wired; and services over them. Each pod serves two ports, and its veth is watched.
+/// not listed, not wired; a waypoint in the mesh, and a pod that has it; and services over them, with waypoints and
+/// without. Each pod serves two ports, the waypoint those of the services too, and its veth is watched.
 class ExplainMesh : public ::testing::Test {
  protected:
   static void SetUpTestSuite();
