@@ -12,6 +12,9 @@ using telemetry::ResponseFlag;
 
 namespace {
 constexpr std::size_t kLoggedTrace = 128;
+/// What a waypoint's pod is not known to be the waypoint of is refused when so much time has passed: until then this
+/// node may hear of a change that the client's knows already, or the client's, which then goes elsewhere.
+constexpr milliseconds kOtherSnapshot{2'000};
 }  // namespace
 
 Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, hbone::Tunnel& tunnel,
@@ -20,6 +23,7 @@ Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, h
       tunnel_(&tunnel),
       stream_id_(stream_id),
       headers_(headers),
+      received_(worker.loop.now()),
       pump_(*this),
       timer_(worker.loop) {
   result_.reporter = telemetry::Reporter::kDestination;
@@ -40,6 +44,8 @@ void Inbound::queue(loop::StartQueue& starts) {
 
 void Inbound::start() {
   turn_.reset();
+  if (waiting_) timer_.cancel();
+  waiting_ = false;
   if (!check_request()) return;
   if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
   auto fd = dial();
@@ -73,6 +79,12 @@ bool Inbound::check_request() {
   const state::WorkloadPtr own = own_workload();
   auto target = inbound_target(worker_.state.get(), own.get(), *pod_, result_.hbone.address, headers_.authority);
   if (!target) {
+    const auto left = received_ + kOtherSnapshot - worker_.loop.now();
+    waiting_ = target.error().may_change && left > SteadyTime::duration::zero();
+    if (waiting_) {
+      timer_.arm(std::chrono::ceil<milliseconds>(left), [this] { start(); });
+      return false;
+    }
     refuse(target.error().status, ResponseFlag::kConnect, target.error().why);
     return false;
   }
@@ -112,6 +124,7 @@ void Inbound::on_app_connected(const Error* error) {
 
 void Inbound::on_snapshot() {
   if (turn_) return;  // it asks when it starts
+  if (waiting_) return start();
   if (!allowed()) cut(ResponseFlag::kDeny, result_.error);
 }
 

@@ -35,7 +35,7 @@ class Inbound final : public Connection, private StreamPump::Events {
   [[nodiscard]] Bytes bytes() const override;
   [[nodiscard]] const char* direction() const override { return "inbound"; }
   void start();
-  /// True when the request names what may be reached here; refuses it otherwise.
+  /// True when the request names what may be reached here. Otherwise it is refused, or waits for another snapshot.
   bool check_request();
   /// Begins the connection to the application, or to its tunnel.
   Result<Fd> dial();
@@ -57,6 +57,8 @@ class Inbound final : public Connection, private StreamPump::Events {
   hbone::H2Headers headers_;
   InboundTarget target_;
   bool answered_ = false;
+  bool waiting_ = false;  ///< for a snapshot by which it may be asked for here
+  SteadyTime received_;
   StreamPump pump_;
   loop::Timer timer_;
   std::unique_ptr<loop::StartTask> turn_;  ///< until it has started

@@ -48,6 +48,7 @@ tl::expected<InboundTarget, InboundRefusal> inbound_target(const state::State* s
   const auto asked = hbone::parse_authority(authority);
   if (!asked) return Refusal({400, asked.error().message()});
   const bool known = state != nullptr && own != nullptr;
+  const bool may_change = known && own->application_tunnel.has_value();
   InboundTarget target;
   if (asked->address) {
     target.asked = {*asked->address, asked->port};
@@ -56,8 +57,10 @@ tl::expected<InboundTarget, InboundRefusal> inbound_target(const state::State* s
     } else {
       const auto behind = known ? state::waypoint_target(*state, *own, *asked->address) : state::WaypointTarget();
       if (!behind.found) {
-        return Refusal({400, "authority " + authority +
-                                 " is not an address of this pod, and of nothing that has it as its waypoint"});
+        return Refusal(
+            {400,
+             "authority " + authority + " is not an address of this pod, and of nothing that has it as its waypoint",
+             may_change});
       }
       target.service = behind.service;
       find_application(own, at, target);
@@ -65,7 +68,7 @@ tl::expected<InboundTarget, InboundRefusal> inbound_target(const state::State* s
   } else {
     const auto behind = known ? state::waypoint_target(*state, *own, asked->host) : state::WaypointTarget();
     if (!behind.found) {
-      return Refusal({503, "authority " + authority + ": a hostname that no workload here answers to"});
+      return Refusal({503, "authority " + authority + ": a hostname that no workload here answers to", may_change});
     }
     target.service = behind.service;
     target.asked = {vip_of(*behind.service, own->network, at), asked->port};

@@ -23,6 +23,9 @@ struct InboundTarget {
 struct InboundRefusal {
   int status = 400;
   std::string why;
+  /// It is asked for what is behind a waypoint, which it may be by another snapshot: the nodes do not hear of changes
+  /// at the same time.
+  bool may_change = false;
 };
 
 /// A pod may be asked for its own addresses; a waypoint also for what it is the waypoint of, services by VIP or

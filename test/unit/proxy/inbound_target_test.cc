@@ -120,12 +120,16 @@ TEST_F(InboundTargetTest, EverythingElseIsRefused) {
   EXPECT_THAT(refusal("127.0.0.1:15088"), HasSubstr("400 "));
   EXPECT_THAT(refusal("other.test:80"), HasSubstr("503 authority other.test:80: a hostname that no workload here"));
   EXPECT_THAT(refusal("10.1.0.1"), HasSubstr("400 "));
+  for (const char* foreign : {"10.1.0.3:80", "other.test:80"}) EXPECT_TRUE(ask(foreign).error().may_change) << foreign;
+  EXPECT_FALSE(ask("10.0.0.51:15008").error().may_change);
   for (const char* port : {"15001", "15006", "15008"}) {
     EXPECT_THAT(refusal(std::string("10.1.0.1:") + port), HasSubstr("names a port of the proxy itself"));
     EXPECT_THAT(refusal(std::string("10.0.0.51:") + port), HasSubstr("names a port of the proxy itself"));
   }
   waypoint_.application_tunnel->port = 15008;
   EXPECT_THAT(refusal("10.1.0.1:80"), HasSubstr("names a port of the proxy itself")) << "it would lead back here";
+  waypoint_.application_tunnel.reset();
+  EXPECT_FALSE(ask("10.1.0.3:80").error().may_change) << "an ordinary pod";
 }
 
 }  // namespace
