@@ -142,6 +142,20 @@ std::pair<IpAddress, IpAddress> Mesh::add_service(const std::string& namespace_n
   return {services_.back().v4, services_.back().v6};
 }
 
+void Mesh::change_service(const std::string& namespace_name, const std::string& name, const json& more,
+                          const std::vector<int>& order) {
+  const auto found = std::ranges::find_if(
+      services_, [&](const Service& s) { return s.namespace_name == namespace_name && s.name == name; });
+  if (found == services_.end()) throw TestError("there is no service " + namespace_name + "/" + name);
+  found->more = more;
+  apply(order);
+}
+
+void Mesh::change_workload(Pod& pod, const json& more, const std::vector<int>& order) {
+  pod.options_.workload = more;
+  apply(order);
+}
+
 void Mesh::set_workload(const json& workload) { set_workloads({workload}); }
 
 void Mesh::set_workloads(const std::vector<json>& workloads) {

@@ -191,6 +191,11 @@ class Mesh {
                                               std::uint16_t port, std::uint16_t target_port,
                                               const std::vector<Pod*>& backends,
                                               const nlohmann::json& more = nlohmann::json::object());
+  /// Other further keys for a service's entry, in the place of those that it has.
+  void change_service(const std::string& namespace_name, const std::string& name, const nlohmann::json& more,
+                      const std::vector<int>& order = {});
+  /// The same for a pod's workload; `order` as for apply().
+  void change_workload(Pod& pod, const nlohmann::json& more, const std::vector<int>& order = {});
   /// Adds a workload that is no pod of this mesh, in ztunnel's local format, or replaces the one of this uid.
   void set_workload(const nlohmann::json& workload);
   /// The same for many, at once.

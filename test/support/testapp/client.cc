@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <strings.h>
+
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 #include <thread>
 
 #include "test/support/testapp/modes.h"
@@ -34,8 +38,11 @@ std::optional<Answer> read_answer(Stream& stream) {
   auto line = stream.line();
   const std::string status_line = line.value_or("");
   while (line && !line->empty()) {
-    unsigned long long value = 0;
-    if (std::sscanf(line->c_str(), "Content-Length: %llu", &value) == 1) length = static_cast<std::size_t>(value);
+    // Proxies write names in lower case.
+    constexpr std::string_view kLength = "content-length:";
+    if (::strncasecmp(line->c_str(), kLength.data(), kLength.size()) == 0) {
+      length = std::strtoul(line->c_str() + kLength.size(), nullptr, 10);
+    }
     line = stream.line();
   }
   if (!line) return {};
@@ -63,8 +70,9 @@ Exit get(const GetOptions& options) {
       if (dialled.trouble) return report(*dialled.trouble);
       stream.emplace(std::move(dialled.fd));
     }
-    const std::string request = "GET /" + options.marker + " HTTP/1.1\r\nHost: " + options.dial.to.to_string() +
-                                (options.keep_alive ? "\r\n\r\n" : "\r\nConnection: close\r\n\r\n");
+    std::string request = "GET /" + options.marker + " HTTP/1.1\r\nHost: " + options.dial.to.to_string() + "\r\n";
+    for (const auto& header : options.headers) request += header + "\r\n";
+    request += options.keep_alive ? "\r\n" : "Connection: close\r\n\r\n";
     if (!stream->write(request)) return report(ended_early(*stream));
     const auto answer = read_answer(*stream);
     if (!answer) return report(ended_early(*stream));

@@ -100,6 +100,7 @@ struct GetCommand {
   explicit GetCommand(CLI::App& parent) : app(parent.add_subcommand("get", "send requests and print the answers")) {
     dial.add_to(*app);
     app->add_option("--marker", options.marker, "the path of the request")->capture_default_str();
+    app->add_option("--header", options.headers, "\"name: value\"; any number of them");
     app->add_option("--count", options.count, "requests")->capture_default_str();
     app->add_option("--every", options.every, "of so many answers one is printed")
         ->check(CLI::PositiveNumber)

@@ -20,6 +20,7 @@ Exit serve(const ServeOptions& options);
 struct GetOptions {
   DialOptions dial;
   std::string marker = "hello";           ///< becomes the path of the request
+  std::vector<std::string> headers;       ///< further ones, "name: value"
   int count = 1;                          ///< requests
   int every = 1;                          ///< of so many answers one is printed
   bool keep_alive = false;                ///< all on one connection
