@@ -2,13 +2,15 @@
 /*
  * Capture inside the pod's network namespace, and the guard outside of it. The agent loads and pins these programs once;
  * the CNI plugin attaches the pins. A pod is found by its own address, since ifindexes repeat between namespaces; on the
- * host side by ifindex. "Drop", "go on" and the rest are counted by reason (shared.h). Only TCP is ever captured. A
- * program's function gives the reason, and the slot of the pod once it knows it; finish() does what follows from them.
+ * host side by ifindex. "Drop", "go on" and the rest are counted by reason (shared.h). Captured are TCP, and the DNS of
+ * pods that opted in (dns.h). A program's function gives the reason, and the slot of the pod once it knows it; finish()
+ * does what follows from them.
  *
  * Life of a packet, each rule where it is applied:
  *
  * from_pod, egress of the pod's eth0
- *   1. Not TCP, or link-local to link-local: goes on.
+ *   1. Not TCP, or link-local to link-local: goes on. But UDP to port 53 of an enrolled pod whose DNS is the agent's is
+ *      captured, wherever it goes: 4 (its second part) and 5 apply to it, the rest does not.
  *   2. A source that is no wired pod's address: drop.
  *   3. The pod is not enrolled: goes on, unless the socket's verdict is "captured": that outlives enrolment. While it
  *      leaves, 8 is asked, since the agent may still speak to its servers.
@@ -17,8 +19,9 @@
  *      bound itself to eth0: drop instead of a loop. Without its socket the verdict of its connection is not known.
  *   5. A tagged socket, the agent's: goes on if the packet goes where the socket is connected to, otherwise the pod rewrote
  *      it (DNAT): drop.
- *   6. To a link-local address: goes on.
- *   7. SYN: captured if the destination is in the mesh. The verdict is written to the application's socket, each time: a
+ *   6. To a link-local address: goes on, unless it is to port 53 and the pod's DNS is the agent's (caches on a node listen
+ *      on such addresses).
+ *   7. SYN: captured if the destination is in the mesh, or it is to port 53 and the pod's DNS is the agent's. The verdict is written to the application's socket, each time: a
  *      socket may connect again. No memory for the verdict "captured": drop.
  *   8. Everything else: the verdict of the socket decides alone. Without one (a socket that accepted, is older than
  *      enrolment, or none at all) it is captured if a connection with the ends the other way round lives in this netns: an
@@ -28,7 +31,8 @@
  *
  * deliver, ingress of the pod's lo
  *   1. Without the mark: goes on, uncounted. With it: becomes PACKET_HOST, since its MAC address is not lo's.
- *   2. Not TCP: goes on. A source that is no wired pod's: drop, but a loopback address goes on (the application set the mark
+ *   2. Not TCP: goes on, but a DNS question to the agent's socket, without which it waits (drop), and the agent's answer gets
+ *      its source port, 53. A source that is no wired pod's: drop, but a loopback address goes on (the application set the mark
  *      and talks to itself), as does the pod to its own address. Not enrolled: goes on. Both stay in the netns.
  *   3. Cannot be parsed: drop.
  *   4. Not a SYN, and a connection holds the tuple: goes on, the kernel finds it.
@@ -57,6 +61,7 @@
  *   3. Neither ARP nor IP, tagged, cannot be parsed, fragment, source route: drop.
  *   4. A SYN into the mesh to another port than 15008: drop. So the agent never dials plaintext to an address in the map.
  */
+#include "dns.h"
 #include "finish.h"
 #include "maps.h"
 #include "node.h"
@@ -126,9 +131,15 @@ static __always_inline int keep_verdict(struct bpf_sock *sk, enum weft_verdict v
 	return 1;
 }
 
-static __always_inline __u32 new_connection_out(struct bpf_sock *sk, const struct packet *p)
+/* TCP to a DNS server, of a pod whose DNS is the agent's. */
+static __always_inline int is_dns_stream(const struct packet *p, const struct weft_pod *pod)
 {
-	if (!in_mesh(&p->dst) && !captures_all()) {
+	return p->dport == bpf_htons(WEFT_DNS_PORT) && captures_dns(pod);
+}
+
+static __always_inline __u32 new_connection_out(struct bpf_sock *sk, const struct packet *p, const struct weft_pod *pod)
+{
+	if (!in_mesh(&p->dst) && !captures_all() && !is_dns_stream(p, pod)) {
 		keep_verdict(sk, WEFT_VERDICT_PASS); /* spares later packets the look-up; may fail */
 		return WEFT_NOT_MESH;
 	}
@@ -151,6 +162,25 @@ static __always_inline __u32 old_connection_out(struct __sk_buff *skb, struct bp
 	return WEFT_CAPTURED;
 }
 
+/* ingress_ifindex is 0 for what a socket of the pod sends. */
+static __always_inline int is_looped(struct __sk_buff *skb)
+{
+	return skb->mark & WEFT_MARK_MASK || skb->ingress_ifindex == WEFT_LO_IFINDEX;
+}
+
+static __always_inline __u32 question_out(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (is_looped(skb))
+		return WEFT_LOOPED;
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0))
+		return is_destination_of(sk, p) ? WEFT_AGENT : WEFT_TAG_MISUSED;
+	return WEFT_CAPTURED;
+}
+
 static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
 {
 	enum weft_verdict *kept = NULL;
@@ -165,7 +195,7 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 	if (pod)
 		*slot = pod->slot;
 	if (p->kind == PACKET_OTHER)
-		return WEFT_NOT_TCP;
+		return is_captured_question(skb, p, pod) ? question_out(skb, p) : WEFT_NOT_TCP;
 	if (p->kind == PACKET_TCP && is_link_local(&p->src) && is_link_local(&p->dst))
 		return WEFT_LINK_LOCAL;
 	if (!pod)
@@ -190,8 +220,7 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 		return p->problem;
 	if (p->vlan)
 		return WEFT_VLAN;
-	/* ingress_ifindex is 0 for what a socket of the pod sends. */
-	if (skb->mark & WEFT_MARK_MASK || skb->ingress_ifindex == WEFT_LO_IFINDEX)
+	if (is_looped(skb))
 		return WEFT_LOOPED;
 
 	if (sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0)) {
@@ -199,10 +228,10 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 			return WEFT_AGENT;
 		return WEFT_TAG_MISUSED;
 	}
-	if (is_link_local(&p->dst))
+	if (is_link_local(&p->dst) && !is_dns_stream(p, pod))
 		return WEFT_LINK_LOCAL;
 	if (p->syn)
-		return new_connection_out(sk, p);
+		return new_connection_out(sk, p, pod);
 	return old_connection_out(skb, sk, verdict, p);
 }
 
@@ -224,9 +253,17 @@ static __always_inline __u32 deliver_reason(struct __sk_buff *skb, struct packet
 
 	bpf_skb_change_type(skb, PACKET_HOST);
 	parse(skb, p);
-	if (p->kind == PACKET_NOT_IP || p->kind == PACKET_OTHER)
+	if (p->kind == PACKET_NOT_IP)
 		return WEFT_NOT_TCP;
+	if (p->kind == PACKET_OTHER && skb->mark & WEFT_MARK_ANSWER)
+		return answer_to_pod(skb, p);
 	pod = pod_of(&p->src);
+	if (p->kind == PACKET_OTHER) {
+		if (!is_captured_question(skb, p, pod))
+			return WEFT_NOT_TCP;
+		*slot = pod->slot;
+		return to_dns_socket(skb, p, pod->slot);
+	}
 	if (!pod && p->kind == PACKET_UNPARSED)
 		return p->problem;
 	if (!pod)

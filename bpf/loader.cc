@@ -85,6 +85,8 @@ Result<void> prepare_maps(const capture& skeleton, const Settings& s) {
       {skeleton.maps.destination_cidrs, s.max_destinations},
       {skeleton.maps.listeners, s.max_pods * WEFT_LISTENERS_PER_POD},
       {skeleton.maps.pod_counters, *slots},
+      {skeleton.maps.pod_flags, *slots},
+      {skeleton.maps.dns_sockets, *slots * WEFT_DNS_SOCKETS_PER_POD},
   };
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton.obj) {
@@ -137,6 +139,8 @@ struct Capture::Impl {
         interfaces{bpf_map__fd(skeleton->maps.interfaces), "interfaces"},
         settings{bpf_map__fd(skeleton->maps.settings), "settings"},
         listeners{bpf_map__fd(skeleton->maps.listeners), "listeners"},
+        flags{bpf_map__fd(skeleton->maps.pod_flags), "pod_flags"},
+        dns_sockets{bpf_map__fd(skeleton->maps.dns_sockets), "dns_sockets"},
         tags{bpf_map__fd(skeleton->maps.agent_sockets), "agent_sockets"},
         destinations({bpf_map__fd(skeleton->maps.destinations), "destinations"},
                      bpf_map__max_entries(skeleton->maps.destinations)),
@@ -151,6 +155,8 @@ struct Capture::Impl {
   Map<std::uint32_t, weft_pod> interfaces;
   Map<std::uint32_t, weft_settings> settings;
   Map<std::uint32_t, std::uint64_t> listeners;
+  Map<std::uint32_t, std::uint32_t> flags;
+  Map<std::uint32_t, std::uint64_t> dns_sockets;
   Map<int, std::uint32_t> tags;
   AddressSet<weft_addr> destinations;
   AddressSet<weft_cidr> cidrs;
@@ -167,6 +173,7 @@ struct Capture::Impl {
     if (slot < slots) return {};
     return fail(ErrorCode::kInvalid, "slot " + std::to_string(slot) + " of " + std::to_string(slots) + " pods");
   }
+  [[nodiscard]] Result<void> check_socket(std::uint32_t slot, std::uint32_t worker, int fd) const;
   /// Whether one of the pod's addresses is in its slot already.
   [[nodiscard]] Result<bool> known(const Pod& pod) const;
   Result<void> check_addresses(const Pod& pod) const;
@@ -274,21 +281,33 @@ Result<void> Capture::set_pod(const Pod& pod) {
   if (pod.host_ifindex != 0) {
     if (auto put = impl_->interfaces.put(pod.host_ifindex, value); !put) return put;
   }
+  if (auto put = impl_->flags.put(pod.slot, pod.dns ? WEFT_FLAG_DNS : 0); !put) return put;
   return impl_->forget(pod.slot, pod.addresses, pod.host_ifindex);
 }
+
+namespace {
+
+/// Empties a row of a SOCKMAP.
+Result<void> empty_sockets(const Map<std::uint32_t, std::uint64_t>& map, std::uint32_t first, std::uint32_t count) {
+  for (std::uint32_t index = first; index < first + count; ++index) {
+    // EINVAL is what a SOCKMAP says of an empty entry.
+    if (bpf_map_delete_elem(map.fd, &index) != 0 && errno != EINVAL && errno != ENOENT) {
+      return fail_errno(errno, "empty the entry " + std::to_string(index) + " of the map " + map.name);
+    }
+  }
+  return {};
+}
+
+}  // namespace
 
 Result<void> Capture::remove_pod(std::uint32_t slot) {
   const std::scoped_lock lock(impl_->mutex);
   if (auto ok = impl_->check_slot(slot); !ok) return ok;
   if (auto done = impl_->forget(slot, {}, 0); !done) return done;
-  for (std::uint32_t i = 0; i < WEFT_LISTENERS_PER_POD; ++i) {
-    const std::uint32_t index = slot * WEFT_LISTENERS_PER_POD + i;
-    // EINVAL is what a SOCKMAP says of an empty entry.
-    if (bpf_map_delete_elem(impl_->listeners.fd, &index) != 0 && errno != EINVAL && errno != ENOENT) {
-      return fail_errno(errno, "empty the listener entry " + std::to_string(index));
-    }
-  }
-  return {};
+  if (auto put = impl_->flags.put(slot, 0); !put) return put;
+  auto emptied = empty_sockets(impl_->listeners, slot * WEFT_LISTENERS_PER_POD, WEFT_LISTENERS_PER_POD);
+  if (!emptied) return emptied;
+  return empty_sockets(impl_->dns_sockets, slot * WEFT_DNS_SOCKETS_PER_POD, WEFT_DNS_SOCKETS_PER_POD);
 }
 
 Result<std::vector<Pod>> Capture::pods() const {
@@ -311,29 +330,41 @@ Result<std::vector<Pod>> Capture::pods() const {
   std::vector<Pod> out;
   for (auto& [slot, pod] : by_slot) {
     std::ranges::sort(pod.addresses);
+    auto flags = impl_->flags.get(slot);
+    if (!flags) return Failure(flags.error());
+    pod.dns = (flags->value_or(0) & WEFT_FLAG_DNS) != 0;
     out.push_back(std::move(pod));
   }
   return out;
 }
 
-Result<void> Capture::set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd) {
-  if (auto ok = impl_->check_slot(slot); !ok) return ok;
-  if (worker >= impl_->workers) {
-    return fail(ErrorCode::kInvalid,
-                "listener of worker " + std::to_string(worker) + " of " + std::to_string(impl_->workers));
+Result<void> Capture::Impl::check_socket(std::uint32_t slot, std::uint32_t worker, int fd) const {
+  if (auto ok = check_slot(slot); !ok) return ok;
+  if (worker >= workers) {
+    return fail(ErrorCode::kInvalid, "socket of worker " + std::to_string(worker) + " of " + std::to_string(workers));
   }
   int shared = 0;
   socklen_t length = sizeof shared;
-  if (::getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &length) != 0) return fail_errno(errno, "look at a listener");
-  if (shared != 0) {
-    return fail(ErrorCode::kInvalid,
-                "a listener with SO_REUSEPORT: a process of the pod could join it and take connections");
-  }
+  if (::getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &length) != 0) return fail_errno(errno, "look at a socket");
+  if (shared == 0) return {};
+  return fail(ErrorCode::kInvalid, "a socket with SO_REUSEPORT: a process of the pod could join it and take its part");
+}
+
+Result<void> Capture::set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd) {
+  if (auto ok = impl_->check_socket(slot, worker, fd); !ok) return ok;
   if (auto tagged = tag_socket(fd); !tagged) return tagged;
   const std::scoped_lock lock(impl_->mutex);
   const std::uint32_t index =
       (slot * WEFT_LISTENER_KINDS + static_cast<std::uint32_t>(kind)) * WEFT_MAX_WORKERS + worker;
   return impl_->listeners.put(index, static_cast<std::uint64_t>(fd));
+}
+
+Result<void> Capture::set_dns_socket(std::uint32_t slot, IpFamily family, std::uint32_t worker, int fd) {
+  if (auto ok = impl_->check_socket(slot, worker, fd); !ok) return ok;
+  const std::scoped_lock lock(impl_->mutex);
+  const std::uint32_t index =
+      (slot * WEFT_DNS_FAMILIES + static_cast<std::uint32_t>(family)) * WEFT_MAX_WORKERS + worker;
+  return impl_->dns_sockets.put(index, static_cast<std::uint64_t>(fd));
 }
 
 Result<void> Capture::refresh_attached() const { return refresh_all(impl_->root); }

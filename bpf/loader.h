@@ -41,11 +41,14 @@ struct Pod {
   bool enrolled = false;
   bool leaving = false;  ///< not enrolled any more, but peers that do not know yet still reach its HBONE listener
   InboundPlaintext inbound = InboundPlaintext::kPass;
+  bool dns = false;  ///< what it sends to port 53 goes to the agent's DNS sockets (UDP) and outbound listener (TCP)
   bool operator==(const Pod&) const = default;
 };
 
 /// The agent's listeners in a pod's netns; each worker has one of each.
 enum class Listener : std::uint8_t { kOutbound, kInboundHbone, kInboundPlaintext };
+
+enum class IpFamily : std::uint8_t { kV4, kV6 };
 
 /// The loaded programs and maps. Loads them, or takes over what an earlier agent of the same layout left pinned (pods,
 /// verdicts and links live on), and is the only writer of the maps. All methods are thread-safe with each other except
@@ -64,7 +67,7 @@ class Capture {
   /// Adds or replaces a pod (by slot). Addresses that another pod of this node holds are refused (kInvalid, naming
   /// both). The traffic of a pod that keeps none of the slot's addresses begins at 0.
   Result<void> set_pod(const Pod& pod);
-  /// Forgets a pod and empties its listener slots.
+  /// Forgets a pod and empties its listener and DNS socket slots.
   Result<void> remove_pod(std::uint32_t slot);
   /// What is in the maps now, as an agent that restarts finds it.
   [[nodiscard]] Result<std::vector<Pod>> pods() const;
@@ -72,6 +75,10 @@ class Capture {
   /// Puts a listening socket where `deliver` and `to_pod` find it. The socket is tagged too (see tag_socket). Refuses
   /// one with SO_REUSEPORT.
   Result<void> set_listener(std::uint32_t slot, Listener kind, std::uint32_t worker, int fd);
+
+  /// The same for a bound UDP socket of the pod's netns, which gets the DNS questions of one family. What it sends with
+  /// the marks WEFT_MARK and WEFT_MARK_ANSWER arrives as if from port 53. Not tagged.
+  Result<void> set_dns_socket(std::uint32_t slot, IpFamily family, std::uint32_t worker, int fd);
 
   /// Moves what is attached to the pinned programs, as load() did, once more: an agent that still ran then may have
   /// attached what it had read before.

@@ -55,6 +55,22 @@ struct {
 	__type(value, __u64);
 } listeners SEC(".maps");
 
+/* What is true of a pod beside struct weft_pod, whose layout is that of earlier agents: enum weft_pod_flag, by slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} pod_flags SEC(".maps");
+
+/* UDP sockets of the agent: (slot * WEFT_DNS_FAMILIES + (1 for IPv6)) * WEFT_MAX_WORKERS + worker. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, WEFT_DNS_SOCKETS_PER_POD);
+	__type(key, __u32);
+	__type(value, __u64);
+} dns_sockets SEC(".maps");
+
 /* Tags of the agent's own sockets. Without BPF_F_CLONE: an accepted socket does not inherit the tag. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

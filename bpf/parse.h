@@ -38,8 +38,8 @@ enum packet_kind {
 struct packet {
 	struct weft_addr src; /* family 0: unknown */
 	struct weft_addr dst;
-	__u32 tcp; /* offset of the TCP header in the frame */
-	__be16 sport;
+	__u32 transport; /* offset in the frame of what is behind the IP headers; not of PACKET_UNPARSED */
+	__be16 sport; /* of PACKET_TCP, and of UDP once read_udp_ports() has read it */
 	__be16 dport;
 	__be16 ethertype; /* behind VLAN tags */
 	__u8 protocol; /* the last IP protocol that could be read */
@@ -48,6 +48,7 @@ struct packet {
 	__u8 kind; /* enum packet_kind */
 	__u8 problem; /* enum weft_reason of PACKET_UNPARSED */
 	__u8 tcp_flags; /* of PACKET_TCP, as they arrived */
+	__u8 fragment; /* PACKET_OTHER: what is at `transport` may be no header */
 };
 
 static __always_inline void unparsed(struct packet *p, enum weft_reason problem)
@@ -62,7 +63,7 @@ static __always_inline void parse_tcp(struct __sk_buff *skb, __u32 offset, struc
 
 	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
 		return unparsed(p, WEFT_MALFORMED);
-	p->tcp = offset;
+	p->transport = offset;
 	p->sport = tcp.source;
 	p->dport = tcp.dest;
 	p->syn = tcp.syn && !tcp.ack;
@@ -111,13 +112,15 @@ static __always_inline void parse_ipv4(struct __sk_buff *skb, __u32 offset, stru
 	p->protocol = ip.protocol;
 	if (ip.version != 4 || ip.ihl < 5)
 		return unparsed(p, WEFT_MALFORMED);
+	length = ip.ihl * 4;
 	if (ip.protocol != IPPROTO_TCP) {
 		p->kind = PACKET_OTHER;
+		p->transport = offset + length;
+		p->fragment = !!(ip.frag_off & bpf_htons(IPV4_FRAGMENT));
 		return;
 	}
 	if (ip.frag_off & bpf_htons(IPV4_FRAGMENT))
 		return unparsed(p, WEFT_FRAGMENT);
-	length = ip.ihl * 4;
 	if (length > sizeof(ip) && source_routed(skb, offset + sizeof(ip), offset + length))
 		return unparsed(p, WEFT_SOURCE_ROUTE);
 	parse_tcp(skb, offset + length, p);
@@ -193,13 +196,16 @@ static __always_inline void parse_ipv6(struct __sk_buff *skb, __u32 offset, stru
 		p->protocol = behind;
 		offset = EXTENSIONS_OFFSET(behind);
 	}
-	if (p->protocol != IPPROTO_TCP)
+	if (p->protocol != IPPROTO_TCP) {
 		p->kind = PACKET_OTHER;
-	/* A fragment header with nothing behind it (an "atomic fragment") counts too: nobody needs one for TCP. */
-	else if (behind & EXTENSIONS_FRAGMENT)
+		p->transport = offset;
+		p->fragment = !!(behind & EXTENSIONS_FRAGMENT);
+	} else if (behind & EXTENSIONS_FRAGMENT) {
+		/* Even with nothing behind it (an "atomic fragment"): nobody needs one for TCP. */
 		unparsed(p, WEFT_FRAGMENT);
-	else
+	} else {
 		parse_tcp(skb, offset, p);
+	}
 }
 
 static __always_inline int is_vlan(__be16 ethertype)

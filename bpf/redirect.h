@@ -17,10 +17,8 @@ static __always_inline int redirect_to_lo(struct __sk_buff *skb)
 	return bpf_redirect(WEFT_LO_IFINDEX, BPF_F_INGRESS);
 }
 
-/* The listener of one worker. All packets of a tuple give the same one: the ACK of a SYN cookie must find the listener
- * of its SYN.
- */
-static __always_inline __u32 listener_index(const struct packet *p, __u32 slot, enum weft_listener kind)
+/* Which worker's. All packets of a tuple give the same one: the ACK of a SYN cookie must find the listener of its SYN. */
+static __always_inline __u32 worker_of(const struct packet *p)
 {
 	__u32 zero = 0, hash, workers = 1;
 	struct weft_settings *s = bpf_map_lookup_elem(&settings, &zero);
@@ -36,23 +34,27 @@ static __always_inline __u32 listener_index(const struct packet *p, __u32 slot, 
 	hash ^= hash >> 13;
 	hash *= 0xc2b2ae35;
 	hash ^= hash >> 16;
-	return (slot * WEFT_LISTENER_KINDS + kind) * WEFT_MAX_WORKERS + hash % workers;
+	return hash % workers;
 }
 
-/* Hands a packet to a listener of the agent: ASSIGNED, NO_LISTENER or ASSIGN_FAILED (the listener lives in another netns:
- * the source was a neighbour's).
+/* Hands a packet to a socket of the agent: ASSIGNED, NO_LISTENER or ASSIGN_FAILED (the socket lives in another netns: the
+ * source was a neighbour's).
  */
-static __always_inline __u32 assign(struct __sk_buff *skb, const struct packet *p, __u32 slot, enum weft_listener kind)
+static __always_inline __u32 assign_from(struct __sk_buff *skb, void *sockets, __u32 index)
 {
-	__u32 index = listener_index(p, slot, kind);
-	struct bpf_sock *listener = bpf_map_lookup_elem(&listeners, &index);
+	struct bpf_sock *sk = bpf_map_lookup_elem(sockets, &index);
 	long err;
 
-	if (!listener)
+	if (!sk)
 		return WEFT_NO_LISTENER;
-	err = bpf_sk_assign(skb, listener, 0);
-	bpf_sk_release(listener);
+	err = bpf_sk_assign(skb, sk, 0);
+	bpf_sk_release(sk);
 	return err ? WEFT_ASSIGN_FAILED : WEFT_ASSIGNED;
+}
+
+static __always_inline __u32 assign(struct __sk_buff *skb, const struct packet *p, __u32 slot, enum weft_listener kind)
+{
+	return assign_from(skb, &listeners, (slot * WEFT_LISTENER_KINDS + kind) * WEFT_MAX_WORKERS + worker_of(p));
 }
 
 enum held {
@@ -149,18 +151,18 @@ static __always_inline int end_time_wait(struct __sk_buff *skb, const struct pac
 	__be16 old_flags, flags;
 	__u32 mark = skb->mark;
 
-	if (bpf_skb_load_bytes(skb, p->tcp + 4, &old_seq, sizeof(old_seq)) ||
-	    bpf_skb_load_bytes(skb, p->tcp + 12, &old_flags, sizeof(old_flags)))
+	if (bpf_skb_load_bytes(skb, p->transport + 4, &old_seq, sizeof(old_seq)) ||
+	    bpf_skb_load_bytes(skb, p->transport + 12, &old_flags, sizeof(old_flags)))
 		return -1;
 	skb->mark = mark | WEFT_MARK_AGAIN;
 	if (bpf_clone_redirect(skb, ifindex, BPF_F_INGRESS))
 		return -1;
 	skb->mark = mark;
 	flags = (old_flags & bpf_htons(0xf000)) | bpf_htons(0x0004); /* the header's length, RST */
-	if (bpf_l4_csum_replace(skb, p->tcp + 16, old_seq, seq, sizeof(seq)) ||
-	    bpf_l4_csum_replace(skb, p->tcp + 16, old_flags, flags, sizeof(flags)) ||
-	    bpf_skb_store_bytes(skb, p->tcp + 4, &seq, sizeof(seq), 0) ||
-	    bpf_skb_store_bytes(skb, p->tcp + 12, &flags, sizeof(flags), 0))
+	if (bpf_l4_csum_replace(skb, p->transport + 16, old_seq, seq, sizeof(seq)) ||
+	    bpf_l4_csum_replace(skb, p->transport + 16, old_flags, flags, sizeof(flags)) ||
+	    bpf_skb_store_bytes(skb, p->transport + 4, &seq, sizeof(seq), 0) ||
+	    bpf_skb_store_bytes(skb, p->transport + 12, &flags, sizeof(flags), 0))
 		return -1;
 	return 0;
 }

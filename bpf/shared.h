@@ -24,10 +24,16 @@
 /* Beside it or alone: a SYN that comes back after it ended a TIME_WAIT. */
 #define WEFT_MARK_AGAIN 0x2000
 
+/* Beside it: a DNS answer of the agent, to be sent on as if it came from port 53. */
+#define WEFT_MARK_ANSWER 0x4000
+
 #define WEFT_HBONE_PORT 15008
+#define WEFT_DNS_PORT 53
 #define WEFT_MAX_WORKERS 16
 #define WEFT_LISTENER_KINDS 3
 #define WEFT_LISTENERS_PER_POD (WEFT_LISTENER_KINDS * WEFT_MAX_WORKERS)
+#define WEFT_DNS_FAMILIES 2
+#define WEFT_DNS_SOCKETS_PER_POD (WEFT_DNS_FAMILIES * WEFT_MAX_WORKERS)
 /* The loopback device of every network namespace. */
 #define WEFT_LO_IFINDEX 1
 #define WEFT_PROBE_LIFETIME_NS 1000000000ULL
@@ -70,6 +76,11 @@ struct weft_pod {
 	__u32 inbound; /* enum weft_inbound */
 };
 WEFT_STATIC_ASSERT(sizeof(struct weft_pod) == 16, "pinned layout");
+
+/* Bits of a value of `pod_flags`. */
+enum weft_pod_flag {
+	WEFT_FLAG_DNS = 1, /* its DNS is the agent's, while it is enrolled */
+};
 
 enum weft_listener {
 	WEFT_LISTENER_OUTBOUND,

@@ -27,6 +27,9 @@ struct Case {
   std::vector<double> ns = {};
 };
 
+/// A pod whose DNS is captured.
+const IpAddress kAsking = IpAddress::parse("10.0.0.77").value();
+
 class PacketBench {
  public:
   PacketBench() : netns_("bench") {
@@ -41,6 +44,7 @@ class PacketBench {
     const bool ready = capture_->set_capture_all(false) &&
                        capture_->set_pod({.slot = 0, .addresses = {f.pod}, .host_ifindex = host, .enrolled = true}) &&
                        capture_->set_pod({.slot = 1, .addresses = {f.other_pod}, .host_ifindex = other}) &&
+                       capture_->set_pod({.slot = 2, .addresses = {kAsking}, .enrolled = true, .dns = true}) &&
                        capture_->set_destinations({&f.mesh, 1}, {});
     if (!ready) throw TestError("the maps cannot be written");
     pair_ = connect_on_lo(netns_, f.pod, f.mesh);
@@ -73,7 +77,13 @@ class PacketBench {
     in.destination_port = pair_.client_end.port;
     Frame udp_in = in;
     udp_in.protocol = 17;
+    Frame dns = udp, question = udp;
+    dns.destination_port = 53;
+    question = dns;
+    question.source = kAsking;
     cases_ = {{"UDP out of a mesh pod", "from_pod", udp, {}},
+              {"DNS out of a mesh pod, not captured", "from_pod", dns, {}},
+              {"DNS out of a mesh pod, captured", "from_pod", question, {}},
               {"TCP out of a pod that is not enrolled", "from_pod", plain, {}},
               {"TCP out of a mesh pod, not captured", "from_pod", out, {}},
               {"a new connection to outside the mesh", "from_pod", syn, {}},
