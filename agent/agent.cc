@@ -100,6 +100,8 @@ Result<void> Agent::Impl::make_workers() {
   proxy::WorkerConfig worker;
   worker.cluster_id = config.cluster_id;
   worker.network = config.network;
+  worker.cluster_domain = config.cluster_domain;
+  worker.dns_metrics = std::make_shared<telemetry::DnsMetrics>(registry);
   worker.limits = limits;
   fit_budgets(worker, config.workers, resources->status().memory.limit);
   auto made = WorkerSet::create(config.workers, worker, *node, certificates, *metrics);
@@ -133,6 +135,7 @@ Result<void> Agent::Impl::make_enrolment() {
   EnrolmentConfig settings;
   settings.node = config.node;
   settings.max_pods = config.max_pods;
+  settings.dns_capture = config.dns_capture;
   enrolment =
       std::make_unique<Enrolment>(std::move(settings), *maps, *workers, netns, std::move(*records),
                                   [this](const std::vector<state::Identity>& identities) { wanted->set(identities); });

@@ -39,6 +39,12 @@ struct Registration {
     const auto found = annotations.find(std::string(cni::kBypassInbound));
     return found != annotations.end() && found->second == "true";
   }
+  /// Whether its DNS is captured while it is in the mesh; `otherwise` where it does not say.
+  [[nodiscard]] bool dns_capture(bool otherwise) const {
+    const auto found = annotations.find(std::string(cni::kDnsCapture));
+    if (found == annotations.end() || (found->second != "true" && found->second != "false")) return otherwise;
+    return found->second == "true";
+  }
   [[nodiscard]] PodFacts facts() const { return {pod_namespace, pod_name, addresses, {}, inbound_bypass()}; }
 };
 

@@ -19,6 +19,7 @@ class CaptureMaps {
   virtual Result<void> remove_pod(std::uint32_t slot) = 0;
   [[nodiscard]] virtual Result<std::vector<bpf::Pod>> pods() const = 0;
   virtual Result<void> set_listener(std::uint32_t slot, bpf::Listener kind, std::uint32_t worker, int fd) = 0;
+  virtual Result<void> set_dns_socket(std::uint32_t slot, bpf::IpFamily family, std::uint32_t worker, int fd) = 0;
   virtual Result<void> use_workers() = 0;
   [[nodiscard]] virtual Result<std::uint32_t> listening(std::uint32_t slot) const = 0;
   virtual Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) = 0;
@@ -36,6 +37,9 @@ class BpfCaptureMaps final : public CaptureMaps {
   [[nodiscard]] Result<std::vector<bpf::Pod>> pods() const override { return capture_.pods(); }
   Result<void> set_listener(std::uint32_t slot, bpf::Listener kind, std::uint32_t worker, int fd) override {
     return capture_.set_listener(slot, kind, worker, fd);
+  }
+  Result<void> set_dns_socket(std::uint32_t slot, bpf::IpFamily family, std::uint32_t worker, int fd) override {
+    return capture_.set_dns_socket(slot, family, worker, fd);
   }
   Result<void> use_workers() override { return capture_.use_workers(); }
   [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const override { return capture_.listening(slot); }

@@ -9,6 +9,7 @@
 #include "agent/duration_flag.h"
 #include "agent/version.h"
 #include "bpf/shared.h"
+#include "tunnel/state/names.h"
 
 namespace weft::agent {
 namespace {
@@ -68,6 +69,11 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
   option("--cluster-id", config.cluster_id, "WEFT_CLUSTER_ID", "the cluster's name in telemetry and headers");
   option("--network", config.network, "WEFT_NETWORK",
          "the network this node is in; workloads of it are reached directly");
+  option("--cluster-domain", config.cluster_domain, "WEFT_CLUSTER_DOMAIN", "the domain of Kubernetes' own names");
+  app.add_flag(
+         "--dns-capture,!--no-dns-capture", config.dns_capture,
+         "answer the DNS of mesh pods, of those too whose annotation ambient.istio.io/dns-capture does not say so")
+      ->envname("WEFT_DNS_CAPTURE");
   option("--resolv-conf", config.resolv_conf, "WEFT_RESOLV_CONF",
          "names the DNS servers that are asked for workloads which are names; read again when it changes");
   option("--log-level", config.log_level, "WEFT_LOG_LEVEL", "error, warn, info, debug, trace or off");
@@ -121,6 +127,9 @@ Result<void> check(Config& config, const Raw& raw) {
     *into = *parsed;
   }
   if (config.node.empty()) return bad("--node", config.node, "the node's name");
+  if (!state::is_host_name(config.cluster_domain) || config.cluster_domain.ends_with('.')) {
+    return bad("--cluster-domain", config.cluster_domain, "a domain such as cluster.local");
+  }
   if (config.local_config.empty()) return bad("--local-config", config.local_config, "a file");
   if (config.ca_dir.empty()) {
     return bad("--ca-dir", config.ca_dir, "a directory with the mesh's CA (make one with `weftctl ca init DIR`)");

@@ -32,6 +32,8 @@ struct Config {
   std::uint64_t memory_limit = 0;             ///< bytes; 0: that of the cgroup
   std::string cluster_id = "Kubernetes";
   std::string network;
+  std::string cluster_domain = "cluster.local";
+  bool dns_capture = false;                      ///< of pods whose annotations do not say
   std::string resolv_conf = "/etc/resolv.conf";  ///< names the DNS servers for workloads that are names
   std::string log_level = "info";
   log::Format log_format = log::Format::kText;

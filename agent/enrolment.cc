@@ -72,7 +72,8 @@ Result<void> Enrolment::write_pod(const Attachment& attachment) {
                      .host_ifindex = r.host_ifindex,
                      .enrolled = r.enrolled,
                      .leaving = attachment.leaving_since.has_value(),
-                     .inbound = attachment.inbound};
+                     .inbound = attachment.inbound,
+                     .dns = r.enrolled && r.dns_capture(config_.dns_capture)};
   if (attachment.in_map == pod) return {};
   return capture_.set_pod(pod);
 }
@@ -112,6 +113,7 @@ Result<void> Enrolment::listen(Attachment& attachment) {
   pod->workload_uid = r.workload_uid;
   pod->addresses = r.addresses;
   pod->netns = attachment.netns;
+  pod->dns = r.dns_capture(config_.dns_capture);
   data_plane_.add_pod(std::move(pod), std::move(*listeners));
   attachment.listening = true;
   attachment.listening_as = r.workload_uid;
@@ -142,7 +144,18 @@ Result<std::vector<ListenerSets>> Enrolment::listeners_for(const Attachment& att
   std::vector<ListenerSets> sets(data_plane_.workers());
   const std::uint32_t inherited = inherit_listeners(slot, sets);
   const auto missing = static_cast<std::uint32_t>(sets.size()) - inherited;
-  if (missing == 0) return sets;
+  if (missing > 0) {
+    if (auto opened = open_listeners(attachment, inherited, sets); !opened) return Failure(opened.error());
+  }
+  if (auto added = add_dns_sockets(attachment, sets); !added) return Failure(added.error());
+  return sets;
+}
+
+/// For the workers from the first one on that inherited none.
+Result<void> Enrolment::open_listeners(const Attachment& attachment, std::uint32_t inherited,
+                                       std::vector<ListenerSets>& sets) {
+  const std::uint32_t slot = attachment.registration.slot;
+  const auto missing = static_cast<std::uint32_t>(sets.size()) - inherited;
   auto made = netns_.open_listeners(attachment.netns->get(), missing);
   if (!made) return Failure(made.error());
   for (std::uint32_t i = 0; i < missing; ++i) {
@@ -154,7 +167,32 @@ Result<std::vector<ListenerSets>> Enrolment::listeners_for(const Attachment& att
     }
     sets[inherited + i].push_back(std::move(own));
   }
-  return sets;
+  return {};
+}
+
+/// Each worker that has none of its own in its first set, which is what the map leads to.
+Result<void> Enrolment::add_dns_sockets(const Attachment& attachment, std::vector<ListenerSets>& sets) {
+  const Registration& r = attachment.registration;
+  if (!r.dns_capture(config_.dns_capture)) return {};
+  const auto is_missing = [](const ListenerSets& of_worker) { return !of_worker.front().dns_v4; };
+  const auto missing = std::ranges::count_if(sets, is_missing);
+  if (missing == 0) return {};
+  auto made = netns_.open_dns_sockets(attachment.netns->get(), static_cast<std::uint32_t>(missing));
+  if (!made) return Failure(made.error());
+  auto next = made->begin();
+  for (std::uint32_t worker = 0; worker < sets.size(); ++worker) {
+    if (!is_missing(sets[worker])) continue;
+    proxy::PodListeners& own = sets[worker].front();
+    own.dns_v4 = std::move(next->v4);
+    own.dns_v6 = std::move(next->v6);
+    ++next;
+    for (const auto& [family, fd] :
+         {std::pair{bpf::IpFamily::kV4, own.dns_v4.get()}, {bpf::IpFamily::kV6, own.dns_v6.get()}}) {
+      if (fd < 0) continue;
+      if (auto set = capture_.set_dns_socket(r.slot, family, worker, fd); !set) return set;
+    }
+  }
+  return {};
 }
 
 void Enrolment::save(const Attachment& attachment) {
@@ -392,6 +430,7 @@ std::vector<PodStatus> Enrolment::pods() const {
                      .state = "wired",
                      .identity = "",
                      .inbound = "pass",
+                     .dns = r.enrolled && r.dns_capture(config_.dns_capture),
                      .reason = attachment.reason,
                      .observation = attachment.observation,
                      .traffic = {}};

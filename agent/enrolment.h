@@ -28,6 +28,7 @@ struct EnrolmentConfig {
   milliseconds remove_timeout{3'000};  ///< for the workers to let a pod go
   milliseconds sweep_interval{5'000};  ///< between looks at whether the netns are still there
   milliseconds leave_time{60'000};     ///< how long a pod that left the mesh is still reached by HBONE
+  bool dns_capture = false;            ///< of pods whose annotations do not say
 };
 
 /// What another agent of this node hands over.
@@ -41,6 +42,7 @@ struct PodStatus {
   std::string state;  ///< "enrolled", "wired", "leaving", "pending", "refused", "failed"
   std::string identity;
   std::string inbound;  ///< "pass", "check", "drop"
+  bool dns = false;     ///< its DNS is captured now
   std::string reason;
   Observation observation;
   std::optional<bpf::PodTraffic> traffic;  ///< empty where the pod is not wired, or its counters cannot be read
@@ -144,6 +146,8 @@ class Enrolment {
   Result<void> listen(Attachment& attachment);
   std::uint32_t inherit_listeners(std::uint32_t slot, std::vector<ListenerSets>& sets);
   Result<std::vector<ListenerSets>> listeners_for(const Attachment& attachment);
+  Result<void> open_listeners(const Attachment& attachment, std::uint32_t inherited, std::vector<ListenerSets>& sets);
+  Result<void> add_dns_sockets(const Attachment& attachment, std::vector<ListenerSets>& sets);
   Result<void> wire(Attachment& attachment);
   Result<void> write_pod(const Attachment& attachment);
   void reconcile(Attachment& attachment, const Decision& decision);

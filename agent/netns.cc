@@ -14,6 +14,7 @@
 #include <system_error>
 #include <thread>
 
+#include "bpf/shared.h"
 #include "tunnel/base/sys.h"
 
 #ifndef SO_NETNS_COOKIE
@@ -28,6 +29,8 @@ namespace {
 
 /// The kernel caps it at net.core.somaxconn of the pod's netns.
 constexpr int kBacklog = 65535;
+/// Of a UDP socket for DNS: some thousand questions.
+constexpr int kDnsReceiveBytes = 2 << 20;
 
 bool is_netns(int fd) {
   struct statfs fs {};
@@ -53,6 +56,40 @@ std::uint64_t own_cookie() {
   return cookie;
 }
 
+Endpoint::Sockaddr any_port_of_loopback(bool v6) {
+  return Endpoint{IpAddress::parse(v6 ? "::1" : "127.0.0.1").value(), 0}.to_sockaddr();
+}
+
+Result<void> make_transparent(int fd, bool v6) {
+  return v6 ? sys::set_option(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+            : sys::set_option(fd, IPPROTO_IP, IP_TRANSPARENT, 1);
+}
+
+Result<Fd> dns_socket(bool v6) {
+  auto fd = sys::socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM);
+  if (!fd) return fd;
+  if (auto set = make_transparent(fd->get(), v6); !set) return Failure(set.error());
+  // Which server was asked; the marks of answers; room for bursts, of which less is no failure.
+  auto set = v6 ? sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1)
+                : sys::set_option(fd->get(), IPPROTO_IP, IP_RECVORIGDSTADDR, 1);
+  if (set) set = sys::set_option(fd->get(), SOL_SOCKET, SO_MARK, WEFT_MARK | WEFT_MARK_ANSWER);
+  if (set) set = sys::bind(fd->get(), any_port_of_loopback(v6));
+  if (!set) return Failure(set.error());
+  (void)sys::set_option(fd->get(), SOL_SOCKET, SO_RCVBUFFORCE, kDnsReceiveBytes);
+  return fd;
+}
+
+Result<NetnsAccess::DnsSockets> dns_sockets_of_worker() {
+  NetnsAccess::DnsSockets sockets;
+  auto v4 = dns_socket(false);
+  if (!v4) return Failure(v4.error());
+  sockets.v4 = std::move(*v4);
+  auto v6 = dns_socket(true);
+  if (!v6 && v6.error().errno_value != EAFNOSUPPORT) return Failure(v6.error());
+  if (v6) sockets.v6 = std::move(*v6);
+  return sockets;
+}
+
 Result<Fd> listener_of(int family) {
   auto fd = sys::socket(family, SOCK_STREAM);
   if (!fd) return fd;
@@ -60,22 +97,9 @@ Result<Fd> listener_of(int family) {
   // Transparent before bind: accepted sockets inherit it and need it for their foreign local addresses, and it lets
   // [::1] be bound where lo is down or disable_ipv6 has taken the address away. IPV6_V6ONLY is left alone: binding to
   // [::1] sets it, and only lookups by port look at it, which never lead here.
-  auto transparent = v6 ? sys::set_option(fd->get(), IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-                        : sys::set_option(fd->get(), IPPROTO_IP, IP_TRANSPARENT, 1);
+  auto transparent = make_transparent(fd->get(), v6);
   if (!transparent) return Failure(transparent.error());
-  Endpoint::Sockaddr address;
-  if (v6) {
-    auto* in6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
-    in6->sin6_family = AF_INET6;
-    in6->sin6_addr = in6addr_loopback;
-    address.length = sizeof *in6;
-  } else {
-    auto* in = reinterpret_cast<sockaddr_in*>(&address.storage);
-    in->sin_family = AF_INET;
-    in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.length = sizeof *in;
-  }
-  if (auto bound = sys::bind(fd->get(), address); !bound) return Failure(bound.error());
+  if (auto bound = sys::bind(fd->get(), any_port_of_loopback(v6)); !bound) return Failure(bound.error());
   if (auto listening = sys::listen(fd->get(), kBacklog); !listening) return Failure(listening.error());
   // An accepted socket holds the port that the application dialled, in the pod's own table of ports: without this,
   // which it inherits, a server of the pod could not listen on a port that the pod also calls elsewhere. Set last, so
@@ -164,6 +188,24 @@ Result<std::vector<proxy::PodListeners>> KernelNetns::open_listeners(int netns_f
   if (!done) {
     Error error = done.error();
     error.context = "open the pod's listeners: " + error.context;
+    return Failure(std::move(error));
+  }
+  return all;
+}
+
+Result<std::vector<NetnsAccess::DnsSockets>> KernelNetns::open_dns_sockets(int netns_fd, std::uint32_t workers) {
+  std::vector<DnsSockets> all;
+  auto done = run_in_netns(netns_fd, [&]() -> Result<void> {
+    for (std::uint32_t i = 0; i < workers; ++i) {
+      auto sockets = dns_sockets_of_worker();
+      if (!sockets) return Failure(sockets.error());
+      all.push_back(std::move(*sockets));
+    }
+    return {};
+  });
+  if (!done) {
+    Error error = done.error();
+    error.context = "open the pod's DNS sockets: " + error.context;
     return Failure(std::move(error));
   }
   return all;

@@ -36,6 +36,11 @@ class NetnsAccess {
   virtual Result<Fd> open(const std::string& path) = 0;
   /// Makes one set of listeners for each worker inside the netns.
   virtual Result<std::vector<proxy::PodListeners>> open_listeners(int netns_fd, std::uint32_t workers) = 0;
+  struct DnsSockets {
+    Fd v4, v6;  ///< v6 is -1 where the kernel does not have it
+  };
+  /// Makes the UDP sockets that each worker takes the pod's DNS questions from (proxy::PodListeners).
+  virtual Result<std::vector<DnsSockets>> open_dns_sockets(int netns_fd, std::uint32_t workers) = 0;
   /// See cut_live_plaintext.
   virtual Result<std::vector<CutConnection>> cut_plaintext(int netns_fd, const DeniedBy& denied_by) = 0;
   /// See agent::plain_connections.
@@ -52,6 +57,9 @@ class KernelNetns : public NetnsAccess {
   /// as IPv4-mapped ones), and never with SO_REUSEPORT, which bpf_sk_assign refuses before Linux 6.6 and which would
   /// let a process of the pod join. AF_INET on 127.0.0.1 where the kernel has no IPv6.
   Result<std::vector<proxy::PodListeners>> open_listeners(int netns_fd, std::uint32_t workers) override;
+  /// Each on a free port of the family's loopback address, transparent, so that answers come from the server that was
+  /// asked, and with the marks by which capture gives them that server's port.
+  Result<std::vector<DnsSockets>> open_dns_sockets(int netns_fd, std::uint32_t workers) override;
   Result<std::vector<CutConnection>> cut_plaintext(int netns_fd, const DeniedBy& denied_by) override {
     return cut_live_plaintext(netns_fd, denied_by);
   }

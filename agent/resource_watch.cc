@@ -15,8 +15,8 @@ namespace {
 
 using proxy::MemoryPressure;
 
-/// Listeners of a pod at one worker, and what else a pod costs.
-constexpr std::uint64_t kListeners = 3, kPodDescriptors = 2;
+/// Listeners and DNS sockets of a pod at one worker, and what else a pod costs.
+constexpr std::uint64_t kListeners = 5, kPodDescriptors = 2;
 /// Programs, maps, admin connections, loops.
 constexpr std::uint64_t kOwnDescriptors = 256;
 /// What a connection costs the agent and the kernel's sockets of it, well rounded up.

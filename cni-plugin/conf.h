@@ -48,7 +48,8 @@ struct Conf {
 };
 
 /// The annotations of pods that mean something to Weft; others stay where they are.
-inline constexpr std::string_view kUnderstoodAnnotations[] = {kRerouteInterfaces, kKubevirtInterfaces, kBypassInbound};
+inline constexpr std::string_view kUnderstoodAnnotations[] = {kRerouteInterfaces, kKubevirtInterfaces, kBypassInbound,
+                                                              kDnsCapture};
 
 /// The capability by which runtimes hand over a pod's annotations.
 inline constexpr const char* kAnnotationsCapability = "io.kubernetes.cri.pod-annotations";

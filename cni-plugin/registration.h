@@ -50,6 +50,8 @@ inline constexpr std::string_view kRerouteInterfaces = "istio.io/reroute-virtual
 inline constexpr std::string_view kKubevirtInterfaces = "traffic.sidecar.istio.io/kubevirtInterfaces";
 /// "true": what comes to the pod in plaintext is let in without a look at policies.
 inline constexpr std::string_view kBypassInbound = "ambient.istio.io/bypass-inbound-capture";
+/// "true" or "false": whether the pod's DNS is captured; anything else, or nothing, leaves it to the agent.
+inline constexpr std::string_view kDnsCapture = "ambient.istio.io/dns-capture";
 
 struct AttachmentKey {
   std::string container_id;

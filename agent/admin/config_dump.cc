@@ -253,6 +253,7 @@ json to_json(const agent::PodStatus& pod) {
                  {"identity", pod.identity},
                  {"inboundPlaintext", pod.inbound},
                  {"inboundBypass", r.inbound_bypass()},
+                 {"dnsCapture", pod.dns},
                  {"secondary", r.secondary},
                  {"uncapturedInterfaces", pod.observation.uncaptured},
                  {"reroutedInterfaces", pod.observation.rerouted},

@@ -97,6 +97,26 @@ proxy::ConnectionInfo connection_from(const json& body) {
           .generation = body.value("generation", std::uint32_t{0})};
 }
 
+namespace {
+
+/// A message of their own, behind that of the listeners: agents that know nothing of DNS pass it over.
+Result<void> send_dns_sockets(const HandoverChannel& channel, std::size_t worker, std::uint32_t slot,
+                              const ListenerSets& sets, milliseconds timeout) {
+  json places = json::array();
+  std::vector<int> fds;
+  for (std::size_t set = 0; set < sets.size(); ++set) {
+    for (const auto& [family, fd] : {std::pair{4, &sets[set].dns_v4}, {6, &sets[set].dns_v6}}) {
+      if (!*fd) continue;
+      places.push_back({set, family});
+      fds.push_back(fd->get());
+    }
+  }
+  if (fds.empty()) return {};
+  return channel.send({{"dns", slot}, {"worker", worker}, {"places", std::move(places)}}, fds, timeout);
+}
+
+}  // namespace
+
 Result<void> send_estate(const HandoverChannel& channel, const Estate& estate, milliseconds timeout) {
   for (std::size_t worker = 0; worker < estate.listeners.size(); ++worker) {
     for (const auto& [slot, sets] : estate.listeners[worker]) {
@@ -105,6 +125,7 @@ Result<void> send_estate(const HandoverChannel& channel, const Estate& estate, m
         for (const Fd* fd : {&set.outbound, &set.inbound_hbone, &set.inbound_plaintext}) fds.push_back(fd->get());
       }
       if (auto sent = channel.send({{"listeners", slot}, {"worker", worker}}, fds, timeout); !sent) return sent;
+      if (auto sent = send_dns_sockets(channel, worker, slot, sets, timeout); !sent) return sent;
     }
   }
   for (const auto& socket : estate.sockets) {
@@ -123,9 +144,26 @@ namespace {
 ListenerSets listener_sets(std::vector<Fd> fds) {
   ListenerSets sets;
   for (std::size_t i = 0; i + 3 <= fds.size(); i += 3) {
-    sets.push_back({std::move(fds[i]), std::move(fds[i + 1]), std::move(fds[i + 2])});
+    sets.push_back({.outbound = std::move(fds[i]),
+                    .inbound_hbone = std::move(fds[i + 1]),
+                    .inbound_plaintext = std::move(fds[i + 2])});
   }
   return sets;
+}
+
+/// Into the sets that the message before has brought.
+void take_dns_sockets(Estate& estate, HandoverMessage message) {
+  const json& body = message.body;
+  const auto worker = body.at("worker").get<std::size_t>();
+  if (worker >= estate.listeners.size()) return;
+  const auto found = estate.listeners[worker].find(body.at("dns").get<std::uint32_t>());
+  if (found == estate.listeners[worker].end()) return;
+  std::size_t next = 0;
+  for (const auto& place : body.at("places")) {
+    const auto set = place.at(0).get<std::size_t>();
+    if (next >= message.fds.size() || set >= found->second.size()) return;
+    (place.at(1) == 4 ? found->second[set].dns_v4 : found->second[set].dns_v6) = std::move(message.fds[next++]);
+  }
 }
 
 /// Puts one message into the estate; true: it was the last.
@@ -138,6 +176,8 @@ bool take(Estate& estate, HandoverMessage message) {
       if (estate.listeners.size() <= worker) estate.listeners.resize(worker + 1);
       estate.listeners[worker][body.at("listeners").get<std::uint32_t>()] = listener_sets(std::move(message.fds));
     }
+  } else if (body.contains("dns")) {
+    take_dns_sockets(estate, std::move(message));
   } else if (body.contains("socket") && has_fd) {
     estate.sockets.push_back({body.at("socket").get<std::string>(), std::move(message.fds.front())});
   } else if (body.contains("predecessor") && has_fd) {

@@ -3,6 +3,7 @@
 
 #include <sched.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -76,6 +77,88 @@ Result<std::optional<std::size_t>> send_parts(int fd, std::span<const iovec> par
   message.msg_iov = const_cast<iovec*>(parts.data());
   message.msg_iovlen = parts.size();
   return transferred(retry([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL); }), "sendmsg");
+}
+
+namespace {
+
+/// Enough for the original destination and whatever else a socket has been told to say.
+using Control = std::array<char, 256>;
+
+Endpoint original_destination(msghdr& message) {
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    const bool v4 = header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_ORIGDSTADDR;
+    const bool v6 = header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_ORIGDSTADDR;
+    if (!v4 && !v6) continue;
+    sockaddr_storage address{};
+    std::memcpy(&address, CMSG_DATA(header), v4 ? sizeof(sockaddr_in) : sizeof(sockaddr_in6));
+    return Endpoint::from_sockaddr(address);
+  }
+  return {};
+}
+
+/// As the only control message.
+template <class Info>
+void put_control(msghdr& message, Control& control, int level, int type, const Info& info) {
+  message.msg_control = control.data();
+  message.msg_controllen = CMSG_SPACE(sizeof info);
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = level;
+  header->cmsg_type = type;
+  header->cmsg_len = CMSG_LEN(sizeof info);
+  std::memcpy(CMSG_DATA(header), &info, sizeof info);
+}
+
+}  // namespace
+
+Result<std::optional<Datagram>> recv_datagram(int fd, std::span<std::byte> into) {
+  sockaddr_storage source{};
+  alignas(cmsghdr) Control control{};
+  iovec part{into.data(), into.size()};
+  msghdr message{};
+  message.msg_name = &source;
+  message.msg_namelen = sizeof source;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t n = retry([&] { return ::recvmsg(fd, &message, 0); });
+  if (n >= 0) {
+    return std::optional(
+        Datagram{static_cast<std::size_t>(n), Endpoint::from_sockaddr(source), original_destination(message)});
+  }
+  if (would_block(errno)) return std::optional<Datagram>();
+  return fail_errno(errno, "recvmsg");
+}
+
+Result<bool> send_datagram(int fd, std::span<const std::byte> data, const IpAddress& source, const Endpoint& to) {
+  Endpoint::Sockaddr address = to.to_sockaddr();
+  alignas(cmsghdr) Control control{};
+  iovec part{const_cast<std::byte*>(data.data()), data.size()};
+  msghdr message{};
+  message.msg_name = &address.storage;
+  message.msg_namelen = address.length;
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (source.is_v4()) {
+    in_pktinfo info{};
+    std::memcpy(&info.ipi_spec_dst, source.bytes().data(), sizeof info.ipi_spec_dst);
+    put_control(message, control, IPPROTO_IP, IP_PKTINFO, info);
+  } else if (source.is_v6()) {
+    in6_pktinfo info{};
+    std::memcpy(&info.ipi6_addr, source.bytes().data(), sizeof info.ipi6_addr);
+    put_control(message, control, IPPROTO_IPV6, IPV6_PKTINFO, info);
+  }
+  if (retry([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL); }) >= 0) return true;
+  if (would_block(errno)) return false;
+  return fail_errno(errno, "sendmsg to " + to.to_string());
+}
+
+Result<Pair> stream_pair() {
+  int fds[2] = {-1, -1};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0) {
+    return fail_errno(errno, "socketpair");
+  }
+  return Pair{Fd(fds[0]), Fd(fds[1])};
 }
 
 Result<void> shutdown_write(int fd) {

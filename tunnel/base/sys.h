@@ -35,6 +35,22 @@ Result<std::optional<std::size_t>> recv(int fd, std::span<std::byte> into);
 /// Bytes taken by the kernel, maybe fewer than given; empty when none could be taken now.
 Result<std::optional<std::size_t>> send(int fd, std::span<const std::byte> data);
 Result<std::optional<std::size_t>> send_parts(int fd, std::span<const iovec> parts);
+/// What one datagram was, besides its bytes.
+struct Datagram {
+  std::size_t bytes = 0;
+  Endpoint source;
+  Endpoint destination;  ///< as its sender wrote it; unset where the socket was not told to say (IP_RECVORIGDSTADDR)
+};
+/// Empty when nothing is there yet. What is longer than `into` is cut off.
+Result<std::optional<Datagram>> recv_datagram(int fd, std::span<std::byte> into);
+/// Sends a datagram that comes from `source`, which is foreign unless the socket is transparent; the port is the
+/// socket's own. False where the kernel could not take it now.
+Result<bool> send_datagram(int fd, std::span<const std::byte> data, const IpAddress& source, const Endpoint& to);
+struct Pair {
+  Fd a, b;
+};
+/// Two stream sockets of this process that are connected to each other.
+Result<Pair> stream_pair();
 Result<void> shutdown_write(int fd);
 /// Closes, and the peer hears a reset, not an end. Nothing for one that is closed.
 void close_with_reset(Fd& fd);

@@ -2,25 +2,11 @@
 #include "tunnel/dns/message.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 
-// After all others: it makes macros of true and false.
-#include <ldns/ldns.h>
-#undef true
-#undef false
+#include "tunnel/dns/ldns_owned.h"
 
 namespace weft::dns {
 namespace {
-
-struct LdnsDelete {
-  void operator()(ldns_pkt* packet) const { ldns_pkt_free(packet); }
-  void operator()(ldns_rdf* data) const { ldns_rdf_deep_free(data); }
-  void operator()(char* text) const { std::free(text); }
-  void operator()(std::uint8_t* bytes) const { std::free(bytes); }
-};
-template <class T>
-using Owned = std::unique_ptr<T, LdnsDelete>;
 
 ldns_rr_type to_ldns(RecordType type) { return type == RecordType::kA ? LDNS_RR_TYPE_A : LDNS_RR_TYPE_AAAA; }
 

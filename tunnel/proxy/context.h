@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <prometheus/registry.h>
+
 #include <map>
 #include <memory>
 #include <random>
@@ -49,6 +51,9 @@ struct WorkerContext {
         metrics(connection_metrics),
         loop(event_loop),
         limits(config.limits ? config.limits : std::make_shared<Limits>()),
+        dns_metrics(config.dns_metrics
+                        ? config.dns_metrics
+                        : std::make_shared<telemetry::DnsMetrics>(std::make_shared<prometheus::Registry>())),
         budget(config.window_budget_bytes),
         kept(config.kept_budget_bytes),
         pool(tunnel_context(), config.connect_timeout, config.idle_tunnel_timeout, {},
@@ -72,6 +77,7 @@ struct WorkerContext {
   telemetry::ConnectionMetrics& metrics;
   loop::EventLoop& loop;
   std::shared_ptr<Limits> limits;
+  std::shared_ptr<telemetry::DnsMetrics> dns_metrics;
   hbone::Scratch scratch;
   hbone::WindowBudget budget;
   hbone::KeptBudget kept;
@@ -95,6 +101,11 @@ Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const End
 /// The same for a tunnel, in the books of the pod as long as that lives. Errors: kOverLimit when the pod may have no
 /// more.
 Result<hbone::Dialled> dial_tunnel(WorkerContext& worker, const PodContext& pod, const Endpoint& gateway);
+
+/// A UDP socket in the pod's netns, marked as the agent's own, from one of the pod's addresses and a port of the
+/// kernel's choice, that hears of `destination` alone.
+Result<Fd> udp_from_pod(WorkerContext& worker, const PodContext& pod, const IpAddress& source,
+                        const Endpoint& destination);
 
 /// A connecting socket to the pod's application that carries the client's address, from one of the pod's source ports,
 /// so that it cannot meet the outer connection's tuple. Connections share a port where their tuples differ. Errors:

@@ -73,6 +73,18 @@ Result<Fd> dial_from_pod(WorkerContext& worker, const PodContext& pod, const End
   return fd;
 }
 
+Result<Fd> udp_from_pod(WorkerContext& worker, const PodContext& pod, const IpAddress& source,
+                        const Endpoint& destination) {
+  if (auto entered = worker.netns.enter(pod.netns); !entered) return Failure(entered.error());
+  auto fd = sys::socket(destination.address.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM);
+  if (!fd) return fd;
+  if (auto tagged = worker.node.tag_socket(fd->get()); !tagged) return Failure(tagged.error());
+  if (auto bound = sys::bind(fd->get(), Endpoint{source, 0}.to_sockaddr()); !bound) return Failure(bound.error());
+  auto connected = sys::connect(fd->get(), destination.to_sockaddr());
+  if (!connected) return Failure(connected.error());
+  return fd;
+}
+
 Result<hbone::Dialled> dial_tunnel(WorkerContext& worker, const PodContext& pod, const Endpoint& gateway) {
   const auto found = worker.pods.find(pod.slot);
   if (found == worker.pods.end()) return fail(ErrorCode::kNotFound, "the pod left the mesh or is gone");

@@ -11,6 +11,7 @@
 #include "tunnel/base/log.h"
 #include "tunnel/base/sys.h"
 #include "tunnel/proxy/context.h"
+#include "tunnel/proxy/dns_server.h"
 #include "tunnel/proxy/inbound.h"
 #include "tunnel/proxy/inbound_plaintext.h"
 #include "tunnel/proxy/inbound_policy.h"
@@ -19,6 +20,11 @@
 #include "tunnel/proxy/tunnel_checks.h"
 
 namespace weft::proxy {
+namespace {
+
+constexpr std::uint16_t kDnsPort = 53;
+
+}  // namespace
 
 /// Everything of a worker; but for create and the destructor only its own thread calls in.
 class Worker::Impl {
@@ -60,6 +66,7 @@ class Worker::Impl {
     std::shared_ptr<const PodContext> context;
     std::shared_ptr<PodState> state;
     std::vector<Listening> listening;
+    std::unique_ptr<DnsServer> dns;  ///< null where its DNS is not captured
   };
 
   void listen_on(Pod& pod, Kind kind, Fd fd);
@@ -96,6 +103,9 @@ void Worker::Impl::set_state(std::shared_ptr<const state::State> state) {
   context_.state = std::move(state);
   inbound_.go_on();
   context_.connections.for_each([](Connection& connection) { connection.on_snapshot(); });
+  for (auto& [slot, pod] : pods_) {
+    if (pod->dns) pod->dns->on_snapshot();
+  }
 }
 
 void Worker::Impl::on_certificates() {
@@ -124,7 +134,10 @@ void Worker::Impl::add_pod(std::shared_ptr<const PodContext> context, std::vecto
   pod->context = std::move(context);
   if (!pod->state) pod->state = std::make_shared<PodState>(*loop_, context_.limits->use_of(pod->context));
   context_.pods[pod->context->slot] = pod->state;
+  const bool has_dns = pod->dns && !pod->dns->drained();
+  if (pod->context->dns && !has_dns) pod->dns = std::make_unique<DnsServer>(context_, pod->context, pod->state);
   for (PodListeners& set : sets) {
+    if (pod->context->dns) pod->dns->listen(std::move(set.dns_v4), std::move(set.dns_v6));
     listen_on(*pod, Kind::kOutbound, std::move(set.outbound));
     listen_on(*pod, Kind::kHbone, std::move(set.inbound_hbone));
     listen_on(*pod, Kind::kPlaintext, std::move(set.inbound_plaintext));
@@ -175,6 +188,7 @@ void Worker::Impl::take_outbound(const Pod& pod, Captured captured) {
   }
   auto charge = admit(pod, Kind::kOutbound, captured);
   if (!charge) return;
+  if (pod.dns && captured.local.port == kDnsPort) return pod.dns->take(std::move(captured), std::move(*charge));
   auto& added = context_.connections.add(std::make_unique<Outbound>(context_, pod.context, std::move(captured.fd),
                                                                     captured.peer, captured.local, std::move(*charge)));
   added.count_socket();
@@ -215,6 +229,7 @@ void Worker::Impl::remove_pod(std::uint32_t slot) {
   if (node.empty()) return;
   const std::string why = "the pod left the mesh or is gone";
   node.mapped()->listening.clear();
+  node.mapped()->dns.reset();
   context_.connections.for_each([&](Connection& connection) {
     if (connection.pod().slot == slot) connection.cut(telemetry::ResponseFlag::kNone, why);
   });
@@ -235,6 +250,7 @@ void Worker::Impl::retire_pod(std::uint32_t slot) {
   const auto found = pods_.find(slot);
   if (found == pods_.end()) return;
   found->second->listening.clear();
+  if (found->second->dns) found->second->dns->drain();
   inbound_.drain_pod(slot);
 }
 
@@ -254,6 +270,10 @@ std::vector<HeldListeners> Worker::Impl::hold() {
                                          : set.inbound_plaintext;
       copy.reset(::fcntl(listener->fd(), F_DUPFD_CLOEXEC, 0));
     }
+    if (pod->dns) {
+      pod->dns->hold();
+      pod->dns->copy_sockets(held.sets);
+    }
     all.push_back(std::move(held));
   }
   return all;
@@ -265,11 +285,14 @@ void Worker::Impl::go_on() {
     for (const auto& [kind, listener] : pod->listening) {
       if (listener) listener->go_on();
     }
+    if (pod->dns) pod->dns->go_on();
   }
 }
 
 WorkerLoad Worker::Impl::load() const {
-  return {.connections = context_.connections.size(), .tunnels = inbound_.size() + context_.pool.tunnels()};
+  std::size_t questions = 0;
+  for (const auto& [slot, pod] : pods_) questions += pod->dns ? pod->dns->load() : 0;
+  return {.connections = context_.connections.size() + questions, .tunnels = inbound_.size() + context_.pool.tunnels()};
 }
 
 void Worker::Impl::drain() {
@@ -279,6 +302,7 @@ void Worker::Impl::drain() {
       if (listener && !held_) listener->accept_waiting();
     }
     pod->listening.clear();
+    if (pod->dns) pod->dns->drain();
   }
   inbound_.drain();
   context_.pool.drain();

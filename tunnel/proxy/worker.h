@@ -15,6 +15,7 @@
 #include "tunnel/loop/event_loop.h"
 #include "tunnel/state/names.h"
 #include "tunnel/state/state.h"
+#include "tunnel/telemetry/dns_metrics.h"
 #include "tunnel/telemetry/metrics.h"
 
 namespace weft::proxy {
@@ -43,11 +44,15 @@ struct PodContext {
   std::string workload_uid;  ///< the workload that it is enrolled as
   std::vector<IpAddress> addresses;
   std::shared_ptr<const Fd> netns;  ///< null: the thread's own netns (tests)
+  bool dns = false;                 ///< its DNS is captured: what it sends to port 53
 };
 
 /// A pod's listeners of one worker, all in the pod's netns.
 struct PodListeners {
   Fd outbound, inbound_hbone, inbound_plaintext;
+  /// UDP sockets that DNS questions come to, transparent and with IP_RECVORIGDSTADDR; -1 where the pod's DNS is not
+  /// captured, or the kernel does not have the family.
+  Fd dns_v4 = {}, dns_v6 = {};
 };
 
 /// All that one worker accepts of one pod from: several sets where it goes on with those of other workers.
@@ -58,7 +63,7 @@ struct HeldListeners {
 
 /// How much a worker has to do still before it can end.
 struct WorkerLoad {
-  std::size_t connections = 0, tunnels = 0;
+  std::size_t connections = 0, tunnels = 0;  ///< DNS questions that are forwarded count as connections
 };
 
 struct WorkerConfig {
@@ -69,9 +74,13 @@ struct WorkerConfig {
   milliseconds own_workload_timeout{5'000};  ///< how long a first connection waits for its workload and certificate
   milliseconds idle_tunnel_timeout{300'000};
   std::uint16_t hbone_port = state::kHbonePort;
-  std::size_t window_budget_bytes = 24U << 20;  ///< how much stream windows may grow beyond their start, together
-  std::size_t kept_budget_bytes = 64U << 20;    ///< what may be kept for slow readers before their senders are stopped
-  std::shared_ptr<Limits> limits;               ///< of all workers together; null: none
+  std::size_t window_budget_bytes = 24U << 20;   ///< how much stream windows may grow beyond their start, together
+  std::size_t kept_budget_bytes = 64U << 20;     ///< what may be kept for slow readers before their senders are stopped
+  std::shared_ptr<Limits> limits;                ///< of all workers together; null: none
+  std::string cluster_domain = "cluster.local";  ///< of Kubernetes' own names
+  milliseconds dns_timeout{5'000};               ///< how long a forwarded question may take
+  std::size_t dns_forwards_max = 256;            ///< under way at one time, of each pod
+  std::shared_ptr<telemetry::DnsMetrics> dns_metrics;  ///< of all workers together; null: none
 };
 
 /// What is true of a live connection, for the admin API.

@@ -2,6 +2,7 @@
 #include "tunnel/state/state.h"
 
 #include <algorithm>
+#include <cctype>
 #include <optional>
 
 namespace weft::state {
@@ -16,6 +17,11 @@ const Value& find_or(const Index& index, std::string_view key, const Value& fall
 
 /// A key as an error shows it: whole, unless somebody plays with it.
 std::string shown(const std::string& key) { return excerpt(key, 300); }
+
+std::string small_letters(std::string text) {
+  std::ranges::transform(text, text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
 
 std::string in_network(const std::string& address, const std::string& network) {
   return address + " in network \"" + excerpt(network) + "\"";
@@ -66,7 +72,7 @@ Result<void> State::index_workloads() {
 Result<void> State::index_services() {
   for (const auto& service : services_) {
     if (!by_key_.emplace(service->key(), service).second) return duplicate("services", service->key());
-    by_hostname_[service->hostname].push_back(service);
+    by_hostname_[small_letters(service->hostname)].push_back(service);
     for (const auto& vip : service->vips) {
       const auto [at, added] = by_vip_[vip.network].emplace(vip.address, service);
       if (!added && at->second != service) {
@@ -135,7 +141,7 @@ ServicePtr State::service_by_key(std::string_view namespace_and_hostname) const 
 
 const std::vector<ServicePtr>& State::services_by_hostname(std::string_view hostname) const {
   static const std::vector<ServicePtr> none;
-  return find_or(by_hostname_, hostname, none);
+  return find_or(by_hostname_, small_letters(std::string(hostname)), none);
 }
 
 ServicePtr State::service_by_vip(std::string_view network, const IpAddress& address) const {

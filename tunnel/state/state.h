@@ -70,7 +70,7 @@ class State {
   /// unknown.
   [[nodiscard]] WorkloadPtr workload_by_pod(std::string_view namespace_name, std::string_view name) const;
   [[nodiscard]] ServicePtr service_by_key(std::string_view namespace_and_hostname) const;
-  /// Of all namespaces.
+  /// Those of a hostname, in small letters or capitals, in all namespaces; "*.example.com" is a name as any other here.
   [[nodiscard]] const std::vector<ServicePtr>& services_by_hostname(std::string_view hostname) const;
   /// By VIP, exact addresses before the longest CIDR.
   [[nodiscard]] ServicePtr service_by_vip(std::string_view network, const IpAddress& address) const;

@@ -60,6 +60,8 @@ TEST(AgentConfig, HasDefaults) {
   EXPECT_EQ(c.max_connections, 0U);
   EXPECT_EQ(c.max_connections_per_pod, 0U);
   EXPECT_EQ(c.memory_limit, 0U);
+  EXPECT_FALSE(c.dns_capture);
+  EXPECT_EQ(c.cluster_domain, "cluster.local");
   EXPECT_EQ(c.seccomp, hardening::SeccompMode::kEnforce);
 }
 
@@ -94,6 +96,9 @@ TEST(AgentConfig, TakesEveryFlag) {
                            "c",
                            "--network",
                            "net",
+                           "--cluster-domain",
+                           "mesh.test",
+                           "--dns-capture",
                            "--log-level",
                            "debug",
                            "--log-format",
@@ -117,6 +122,8 @@ TEST(AgentConfig, TakesEveryFlag) {
   EXPECT_EQ(c.memory_limit, 256U << 20);
   EXPECT_EQ(c.cluster_id, "c");
   EXPECT_EQ(c.network, "net");
+  EXPECT_EQ(c.cluster_domain, "mesh.test");
+  EXPECT_TRUE(c.dns_capture);
   EXPECT_EQ(c.log_level, "debug");
   EXPECT_EQ(c.log_format, log::Format::kJson);
   EXPECT_EQ(c.drain_timeout.count(), 0);
@@ -146,12 +153,17 @@ TEST(AgentConfig, ReadsTheEnvironmentAndPrefersTheFlag) {
   const Variable file("WEFT_LOCAL_CONFIG", "/env.yaml");
   const Variable node("WEFT_NODE", "from-env");
   const Variable workers("WEFT_WORKERS", "2");
+  const Variable dns("WEFT_DNS_CAPTURE", "true");
   auto result = parse({"--node", "from-flag"});
   ASSERT_TRUE(result) << result.error().message();
   const auto& c = std::get<Config>(*result);
   EXPECT_EQ(c.local_config, "/env.yaml");
   EXPECT_EQ(c.node, "from-flag");
   EXPECT_EQ(c.workers, 2U);
+  EXPECT_TRUE(c.dns_capture);
+  auto without = parse({"--no-dns-capture"});
+  ASSERT_TRUE(without) << without.error().message();
+  EXPECT_FALSE(std::get<Config>(*without).dns_capture);
 }
 
 TEST(AgentConfig, SaysWhatIsMissing) {
@@ -174,6 +186,7 @@ TEST(AgentConfig, RefusesBadValuesByName) {
               HasSubstr("--resolv-conf: \"resolv.conf\": expected an absolute"));
   EXPECT_THAT(refused({"--ca-dir", ""}), HasSubstr("weftctl ca init"));
   EXPECT_THAT(refused({"--max-pods", "0"}), HasSubstr("--max-pods"));
+  EXPECT_THAT(refused({"--cluster-domain", "*.local"}), HasSubstr("--cluster-domain: \"*.local\": expected a domain"));
   EXPECT_THAT(refused({"--max-connections", "-1"}), HasSubstr("--max-connections"));
   EXPECT_THAT(refused({"--memory-limit-mib", "8"}), HasSubstr("--memory-limit-mib: \"8\": expected 0, or 32 to"));
   EXPECT_THAT(refused({"--drain-timeout-ms", "-1"}), HasSubstr("--drain-timeout-ms"));

@@ -36,6 +36,7 @@ class EnrolmentTest : public ::testing::Test {
     config.max_pods = 3;
     config.sweep_interval = std::chrono::hours(1);
     config.leave_time = leave_time_;
+    config.dns_capture = dns_capture_;
     enrolment_ = std::make_unique<Enrolment>(config, capture_, data_plane_, netns_,
                                              RegistrationRecords::open(directory_.path()).value(),
                                              [this](const std::vector<state::Identity>& wanted) { wanted_ = wanted; });
@@ -85,6 +86,7 @@ class EnrolmentTest : public ::testing::Test {
   }
 
   milliseconds leave_time_ = std::chrono::hours(1);
+  bool dns_capture_ = false;
   TemporaryDirectory directory_;
   Journal journal_;
   FakeCapture capture_{journal_};

@@ -116,5 +116,29 @@ TEST_F(EnrolmentTest, GoesOnWithTheListenersOfMoreOrFewerWorkers) {
   EXPECT_EQ(capture_.workers_used, 1);
 }
 
+TEST_F(EnrolmentTest, GoesOnWithTheDnsSocketsOfARunningAgent) {
+  dns_capture_ = true;
+  start_agent();
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);
+  const auto with_sockets = [](Inheritance inheritance) {
+    for (auto& worker : inheritance.listeners) {
+      for (Fd* fd : {&worker[0][0].dns_v4, &worker[0][0].dns_v6}) fd->reset(::memfd_create("dns", MFD_CLOEXEC));
+    }
+    return inheritance;
+  };
+  capture_.dns_sockets.clear();
+  data_plane_.dns_sockets = 0;
+  start_agent(with_sockets(inheritance_of(0, 2)));
+  EXPECT_THAT(capture_.dns_sockets[0], IsEmpty()) << "those that are there stay there";
+  EXPECT_EQ(data_plane_.dns_sockets, 4);
+  start_agent(with_sockets(inheritance_of(0, 1)));
+  EXPECT_THAT(capture_.dns_sockets[0], ElementsAre(std::pair{4, 1U}, std::pair{6, 1U})) << "of the second worker, new";
+  capture_.dns_sockets.clear();
+  start_agent(inheritance_of(0, 2));
+  EXPECT_EQ(capture_.dns_sockets[0].size(), 4U) << "an agent that knew nothing of DNS had none";
+  EXPECT_TRUE(capture_.by_slot.at(0).dns);
+}
+
 }  // namespace
 }  // namespace weft::agent

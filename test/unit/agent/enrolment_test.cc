@@ -213,6 +213,37 @@ TEST_F(EnrolmentTest, APodThatBypassesPassesPlaintextAlsoAfterARestart) {
   EXPECT_EQ(capture_.by_slot[0].inbound, bpf::InboundPlaintext::kDrop);
 }
 
+TEST_F(EnrolmentTest, APodSaysWhetherItsDnsIsCaptured) {
+  const auto in = state_of({hbone_workload("web", {ip("10.0.0.5")})});
+  enrolment_->apply(in);
+  const auto enrolled_with = [&](const std::string& value) {
+    auto request = request_for("web", "10.0.0.5", "netns" + value);
+    if (!value.empty()) request.annotations = {{std::string(cni::kDnsCapture), value}};
+    EXPECT_TRUE(enrolment_->handle(std::move(request)).enrolled);
+    EXPECT_EQ(data_plane_.by_slot.at(0)->dns, capture_.by_slot.at(0).dns) << value;
+    EXPECT_EQ(capture_.dns_sockets[0].size(), capture_.by_slot.at(0).dns ? 4U : 0U) << "two workers, two families";
+    return capture_.by_slot.at(0).dns;
+  };
+  EXPECT_TRUE(enrolled_with("true"));
+  EXPECT_FALSE(enrolled_with("false"));
+  EXPECT_FALSE(enrolled_with("yes"));
+  EXPECT_FALSE(enrolled_with(""));
+  dns_capture_ = true;
+  start_agent();
+  EXPECT_TRUE(capture_.by_slot.at(0).dns) << "the agent's default is no part of the record";
+  enrolment_->apply(in);
+  EXPECT_FALSE(enrolled_with("false"));
+  EXPECT_TRUE(enrolled_with("yes"));
+  netns_.has_v6 = false;
+  EXPECT_EQ(data_plane_.dns_sockets % 2, 0);
+  auto request = request_for("web", "10.0.0.5", "without-v6");
+  ASSERT_TRUE(enrolment_->handle(std::move(request)).enrolled);
+  EXPECT_THAT(capture_.dns_sockets[0], ElementsAre(std::pair{4, 0U}, std::pair{4, 1U}));
+  // Outside the mesh it has its own.
+  enrolment_->apply(state_of({}));
+  EXPECT_FALSE(capture_.by_slot.at(0).dns);
+}
+
 TEST_F(EnrolmentTest, KeepsAnEnrolledPodWhoseWorkloadChangesItsAddresses) {
   enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
   ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);

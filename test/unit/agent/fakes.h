@@ -49,6 +49,7 @@ class FakeCapture : public CaptureMaps {
     journal_.push_back("unset_pod " + std::to_string(slot));
     by_slot.erase(slot);
     listeners.erase(slot);
+    dns_sockets.erase(slot);
     return {};
   }
   [[nodiscard]] Result<std::vector<bpf::Pod>> pods() const override {
@@ -59,6 +60,11 @@ class FakeCapture : public CaptureMaps {
   Result<void> set_listener(std::uint32_t slot, bpf::Listener kind, std::uint32_t worker, int fd) override {
     EXPECT_GE(fd, 0);
     listeners[slot].insert({static_cast<int>(kind), worker});
+    return {};
+  }
+  Result<void> set_dns_socket(std::uint32_t slot, bpf::IpFamily family, std::uint32_t worker, int fd) override {
+    EXPECT_GE(fd, 0);
+    dns_sockets[slot].insert({family == bpf::IpFamily::kV6 ? 6 : 4, worker});
     return {};
   }
   Result<void> use_workers() override {
@@ -90,6 +96,7 @@ class FakeCapture : public CaptureMaps {
 
   std::map<std::uint32_t, bpf::Pod> by_slot;
   std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> listeners;
+  std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> dns_sockets;  ///< family and worker
   std::optional<ErrorCode> fail_destinations;
   bool capture_all = false;
   int workers_used = 0;  ///< how often use_workers() was called
@@ -109,7 +116,10 @@ class FakeDataPlane : public DataPlane {
   void add_pod(std::shared_ptr<const proxy::PodContext> pod, std::vector<ListenerSets> listeners) override {
     EXPECT_EQ(listeners.size(), workers());
     sets[pod->slot].clear();
-    for (const auto& of_worker : listeners) sets[pod->slot].push_back(of_worker.size());
+    for (const auto& of_worker : listeners) {
+      sets[pod->slot].push_back(of_worker.size());
+      for (const auto& set : of_worker) dns_sockets += (set.dns_v4 ? 1 : 0) + (set.dns_v6 ? 1 : 0);
+    }
     journal_.push_back("add_pod " + std::to_string(pod->slot) + " as " + pod->workload_uid);
     by_slot[pod->slot] = std::move(pod);
   }
@@ -123,6 +133,7 @@ class FakeDataPlane : public DataPlane {
 
   std::map<std::uint32_t, std::shared_ptr<const proxy::PodContext>> by_slot;
   std::map<std::uint32_t, std::vector<std::size_t>> sets;  ///< of listeners, by slot, of each worker
+  int dns_sockets = 0;                                     ///< that were handed over, of all pods
   std::shared_ptr<const state::State> last_state;
   bool answers = true;
 
@@ -154,6 +165,14 @@ class FakeNetns : public NetnsAccess {
     }
     return all;
   }
+  Result<std::vector<DnsSockets>> open_dns_sockets(int /*netns_fd*/, std::uint32_t workers) override {
+    std::vector<DnsSockets> all(workers);
+    for (auto& one : all) {
+      one.v4.reset(::memfd_create("4", MFD_CLOEXEC));
+      if (has_v6) one.v6.reset(::memfd_create("6", MFD_CLOEXEC));
+    }
+    return all;
+  }
   Result<std::vector<CutConnection>> cut_plaintext(int /*netns_fd*/, const DeniedBy& denied_by) override {
     std::vector<CutConnection> cut;
     std::erase_if(live, [&](const auto& connection) {
@@ -176,6 +195,7 @@ class FakeNetns : public NetnsAccess {
     return found;
   }
   bool fail_listeners = false;
+  bool has_v6 = true;
   std::vector<std::pair<Endpoint, Endpoint>> live;  ///< plaintext connections: application, client
   int looks = 0;                                    ///< at live
 };

@@ -80,6 +80,9 @@ TEST(HandoverMessages, TheEstateArrivesAsItWasSent) {
     for (auto& worker : sent.listeners) worker[slot].push_back({some_file("o"), some_file("h"), some_file("p")});
   }
   sent.listeners[1][7].push_back({some_file("O"), some_file("H"), some_file("P")});
+  sent.listeners[1][7][0].dns_v4 = some_file("4");
+  sent.listeners[1][7][1].dns_v4 = some_file("44");
+  sent.listeners[1][7][1].dns_v6 = some_file("66");
   sent.sockets.push_back({"admin", some_file("admin")});
   sent.predecessors.push_back(
       {{.number = 4, .version = "1.2", .pid = 99, .started = {}, .load = {.connections = 3, .tunnels = 1}},
@@ -93,6 +96,11 @@ TEST(HandoverMessages, TheEstateArrivesAsItWasSent) {
   EXPECT_EQ(content_of(got->listeners[1].at(7)[0].outbound), "o");
   EXPECT_EQ(content_of(got->listeners[1].at(7)[1].inbound_hbone), "H");
   EXPECT_EQ(content_of(got->listeners[1].at(7)[1].inbound_plaintext), "P");
+  EXPECT_EQ(content_of(got->listeners[1].at(7)[0].dns_v4), "4");
+  EXPECT_FALSE(got->listeners[1].at(7)[0].dns_v6) << "a kernel without IPv6";
+  EXPECT_EQ(content_of(got->listeners[1].at(7)[1].dns_v4), "44");
+  EXPECT_EQ(content_of(got->listeners[1].at(7)[1].dns_v6), "66");
+  EXPECT_FALSE(got->listeners[0].at(7)[0].dns_v4) << "a pod whose DNS is its own";
   ASSERT_THAT(got->sockets, SizeIs(1));
   EXPECT_EQ(content_of(got->sockets[0].fd), "admin");
   ASSERT_THAT(got->predecessors, SizeIs(1));
@@ -118,7 +126,7 @@ TEST(HandoverMessages, AConnectionArrivesWithTheCertificateOfItsTunnel) {
 
 TEST(HandoverMessages, AnEstateOfNonsenseIsRefusedOrPassedOver) {
   for (const json& body : {json{{"end", true}}, json{{"listeners", 1}}, json{{"listeners", "x"}, {"worker", 0}},
-                           json{{"end", true}, {"workers", "many"}}}) {
+                           json{{"end", true}, {"workers", "many"}}, json{{"dns", 1}}}) {
     const auto [a, b] = channels();
     ASSERT_TRUE(a.send(body, {}, kTime));
     EXPECT_EQ(receive_estate(b, kTime).error().code, ErrorCode::kInvalid) << body;
@@ -127,6 +135,7 @@ TEST(HandoverMessages, AnEstateOfNonsenseIsRefusedOrPassedOver) {
   const Fd file = some_file("x");
   ASSERT_TRUE(a.send({{"listeners", 1}, {"worker", 100'000'000}}, {file.get(), file.get(), file.get()}, kTime));
   ASSERT_TRUE(a.send({{"fromTheFuture", 1}}, {file.get()}, kTime));
+  ASSERT_TRUE(a.send({{"dns", 1}, {"worker", 0}, {"places", {{0, 4}}}}, {file.get()}, kTime)) << "of no listeners";
   ASSERT_TRUE(a.send({{"socket", "none"}}, {}, kTime));
   ASSERT_TRUE(send_estate(a, {}, kTime));
   auto got = receive_estate(b, kTime);

@@ -99,6 +99,26 @@ TEST_P(ListenersIn, ANamespaceAreTransparentAndOnLoopback) {
   EXPECT_EQ(ports.size(), 6U);
 }
 
+TEST_P(ListenersIn, ANamespaceHasDnsSocketsToo) {
+  MAKE_NETNS_OR_SKIP(fd, GetParam().first, GetParam().second);
+  KernelNetns netns;
+  auto sockets = netns.open_dns_sockets(fd.get(), 2);
+  ASSERT_TRUE(sockets) << sockets.error().message();
+  ASSERT_EQ(sockets->size(), 2U);
+  for (const auto& one : *sockets) {
+    for (const auto& [socket, level, transparent] :
+         {std::tuple{one.v4.get(), IPPROTO_IP, IP_TRANSPARENT}, {one.v6.get(), IPPROTO_IPV6, 75}}) {
+      EXPECT_EQ(sys::get_option(socket, level, transparent).value(), 1);
+      EXPECT_EQ(sys::get_option(socket, SOL_SOCKET, SO_REUSEPORT).value(), 0);
+      EXPECT_EQ(sys::get_option(socket, SOL_SOCKET, SO_MARK).value(), 0x5000);
+      const auto local = sys::local_endpoint(socket).value();
+      EXPECT_TRUE(local.address.is_loopback()) << local.to_string();
+      EXPECT_NE(local.port, 0);
+      EXPECT_NE(local.port, 53);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(EveryIpv6Setting, ListenersIn,
                          ::testing::Values(std::pair{Ipv6::kOn, true}, std::pair{Ipv6::kOn, false},
                                            std::pair{Ipv6::kDisabled, true}, std::pair{Ipv6::kDisabled, false}));

@@ -29,8 +29,8 @@ bool eventually(const std::function<bool()>& holds) {
 
 TEST(LimitSizes, DescriptorsAreWhatTheAgentDoesNotNeed) {
   const ResourceConfig config{.workers = 2, .max_pods = 512};
-  EXPECT_EQ(descriptors_for_pods(config, 20'000), 20'000U - 256 - 512 * 8);
-  EXPECT_EQ(descriptors_for_pods(config, 1'048'576), 1'048'576U - 256 - 512 * 8);
+  EXPECT_EQ(descriptors_for_pods(config, 20'000), 20'000U - 256 - 512 * 12);
+  EXPECT_EQ(descriptors_for_pods(config, 1'048'576), 1'048'576U - 256 - 512 * 12);
   EXPECT_EQ(descriptors_for_pods(config, 1'024), 512U) << "never less than half";
 }
 
