@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// weft-testapp: a plain TCP server and client, for the demo and the tests. It knows nothing of the mesh.
+/// weft-testapp: a plain TCP server and client, and a client of DNS, for the demo and the tests. It knows nothing of
+/// the mesh.
 
 #include <CLI/CLI.hpp>
 #include <csignal>
@@ -212,6 +213,31 @@ struct CrowdCommand {
   }
 };
 
+struct DnsCommand {
+  std::string to;
+  DnsOptions options;
+  double duration_s = 1, timeout_s = 5;
+  CLI::App* app;
+
+  explicit DnsCommand(CLI::App& parent)
+      : app(parent.add_subcommand("dns", "ask for names by UDP at an even rate and measure the answers")) {
+    app->add_option("to", to, "ADDRESS:PORT, IPv6 in brackets")->required();
+    app->add_option("--name", options.names, "one or more, in turn")->required();
+    app->add_option("--rate", options.rate, "questions a second")->check(CLI::PositiveNumber)->capture_default_str();
+    app->add_option("--for", duration_s, "seconds")->capture_default_str();
+    app->add_option("--timeout", timeout_s, "seconds that the last answers may take")->capture_default_str();
+    app->add_option("--sockets", options.sockets)->check(CLI::PositiveNumber)->capture_default_str();
+  }
+  Exit run() {
+    const auto parsed = Endpoint::parse(to);
+    if (!parsed) return usage(parsed.error().message());
+    options.to = *parsed;
+    options.duration = to_ms(duration_s);
+    options.timeout = to_ms(timeout_s);
+    return dns(options);
+  }
+};
+
 Exit run(int argc, char** argv) {
   CLI::App app{"A plain TCP server and client for the demo and the tests.", "weft-testapp"};
   app.require_subcommand(1);
@@ -223,6 +249,7 @@ Exit run(int argc, char** argv) {
   HogCommand hog_command(app);
   EchoCommand echo_command(app);
   CrowdCommand crowd_command(app);
+  DnsCommand dns_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -238,6 +265,7 @@ Exit run(int argc, char** argv) {
   if (hog_command.app->parsed()) return hog_command.run();
   if (echo_command.app->parsed()) return echo_command.run();
   if (crowd_command.app->parsed()) return crowd_command.run();
+  if (dns_command.app->parsed()) return dns_command.run();
   return bulk_command.run();
 }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "test/support/testapp/bulk.h"
 #include "test/support/testapp/net.h"
 
@@ -68,5 +71,18 @@ struct CrowdOptions {
 Exit crowd(const CrowdOptions& options);
 /// Gives back whatever comes on any number of connections, in one thread, until it is killed.
 Exit echo(std::uint16_t port);
+
+struct DnsOptions {
+  Endpoint to;
+  std::vector<std::string> names;  ///< in turn
+  double rate = 1000;              ///< questions a second
+  std::chrono::milliseconds duration{1000};
+  std::chrono::milliseconds timeout{5000};  ///< how long the last answers may take
+  int sockets = 8;
+};
+/// Asks for names by UDP at an even rate, each question once, whether answers come or not. Prints `asking`, and at the
+/// end `dns sent=N answered=N failed=N lost=N … p50_ms=… p99_ms=… max_ms=…`: answered are those with a record, failed
+/// those without one. Ends with kAnswerTimeout where one is failed or lost.
+Exit dns(const DnsOptions& options);
 
 }  // namespace weft::testapp
