@@ -8,12 +8,32 @@
 #include "agent/admin/config_dump.h"
 #include "agent/explain/policy_notes.h"
 #include "tunnel/state/captured.h"
+#include "tunnel/state/waypoint.h"
 
 namespace weft::admin {
 namespace {
 
 using nlohmann::json;
 using state::State;
+
+/// Adds why a waypoint cannot be used, by a client in its network, where that is so.
+void note_waypoint(const State& state, const std::string& network, const state::GatewayAddress& waypoint, json& notes) {
+  state::Workload client;
+  client.network = network;
+  const auto found = state::choose_waypoint(state, client, waypoint, {}, 0, nullptr);
+  if (!found.choice.workload) notes.push_back(found.choice.reason + ": connections are refused");
+}
+
+json notes_of(const State& state, const state::Service& service) {
+  json notes = json::array();
+  const std::string network = service.vips.empty() ? "" : service.vips.front().network;
+  const auto waypoints = state::waypoints_of(service);
+  for (const auto& [waypoint, weight] : waypoints) note_waypoint(state, network, waypoint, notes);
+  if (waypoints.empty() && state::has_waypoint(service)) {
+    notes.push_back("its waypoints all have weight 0: connections are refused");
+  }
+  return notes;
+}
 
 json notes_of(const State& state, const state::Workload& workload) {
   json notes = json::array();
@@ -25,6 +45,7 @@ json notes_of(const State& state, const state::Workload& workload) {
   if (workload.protocol == state::TunnelProtocol::kTcp && !workload.native_tunnel && workload.waypoint) {
     notes.push_back("has a waypoint, and is outside the mesh itself");
   }
+  if (workload.waypoint) note_waypoint(state, workload.network, *workload.waypoint, notes);
   return notes;
 }
 
@@ -60,6 +81,7 @@ json services_view(const State& state) {
     const auto& endpoints = state.endpoints(service->key());
     json object = to_json(*service, endpoints);
     object["captured"] = state::is_captured(state, *service);
+    object["notes"] = notes_of(state, *service);
     object["endpointHealth"] = {
         {"healthy", std::ranges::count_if(
                         endpoints, [](const auto& e) { return e.workload->status == state::HealthStatus::kHealthy; })},

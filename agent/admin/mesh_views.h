@@ -15,7 +15,7 @@ namespace weft::admin {
 
 /// Workloads with `captured` and `notes`.
 [[nodiscard]] nlohmann::json workloads_view(const state::State& state);
-/// Services with `captured` and `endpointHealth` {healthy, total}.
+/// Services with `captured`, `endpointHealth` {healthy, total} and `notes`.
 [[nodiscard]] nlohmann::json services_view(const state::State& state);
 /// Policies with `known`, `notes` and `workloads` (to how many they apply); policies that workloads name and that are
 /// not known too, with `known` false.

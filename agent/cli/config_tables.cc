@@ -106,9 +106,11 @@ Result<std::string> services_table(const json& services) {
       const json& health = s.at("endpointHealth");
       rows.push_back({text_of(s, "namespace") + "/" + text_of(s, "hostname"), all_vips_of(s), ports_of(s.at("ports")),
                       number_of(health, "healthy") + "/" + number_of(health, "total"), waypoint_of(s), balancing_of(s),
-                      text_of(s, "visibility"), s.at("captured").get<bool>() ? "yes" : "no"});
+                      text_of(s, "visibility"), s.at("captured").get<bool>() ? "yes" : "no",
+                      join(s.at("notes"), "; ")});
     }
-    return table({"SERVICE", "VIPS", "PORTS", "HEALTHY", "WAYPOINT", "BALANCING", "VISIBILITY", "CAPTURED"}, rows);
+    return table({"SERVICE", "VIPS", "PORTS", "HEALTHY", "WAYPOINT", "BALANCING", "VISIBILITY", "CAPTURED", "NOTE"},
+                 rows);
   });
 }
 

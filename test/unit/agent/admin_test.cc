@@ -62,6 +62,36 @@ TEST_F(AdminApi, ConfigDumpHasTheShapeOfTheLocalFormat) {
   EXPECT_TRUE(dump.at("certificates").is_array());
 }
 
+TEST_F(AdminApi, WaypointsThatLeadNowhereAreNoted) {
+  const auto notes = [&](const char* path, std::size_t index) {
+    return json::parse(ask("GET", path).body).at(index).at("notes").dump();
+  };
+  EXPECT_THAT(notes("/workloads", 0), HasSubstr("waypoint shop/way.shop.svc: there is no such service"));
+  EXPECT_EQ(notes("/services", 0), "[]");
+  state::Service service = *state_->services().at(0);
+  auto way = test::hbone_workload("way", {test::ip("10.0.0.9")});
+  way.services["shop/way.shop.svc"] = {};
+  state::Service way_service = service;
+  way_service.name = "way";
+  way_service.hostname = "way.shop.svc";
+  way_service.vips.clear();
+  const auto make = [&] { state_ = state::State::build({{way}, {service, way_service}, {}}).value(); };
+  service.weighted_waypoints = {{{state::NamespacedHostname{"shop", "way.shop.svc"}}, 1},
+                                {{state::NamespacedHostname{"shop", "gone.shop.svc"}}, 1}};
+  make();
+  EXPECT_EQ(notes("/services", 0),
+            "[\"waypoint shop/gone.shop.svc: there is no such service: connections are refused\"]");
+  service.weighted_waypoints.pop_back();
+  make();
+  EXPECT_EQ(notes("/services", 0), "[]");
+  way.status = state::HealthStatus::kUnhealthy;
+  make();
+  EXPECT_THAT(notes("/services", 0), HasSubstr("1 unhealthy: connections are refused"));
+  service.weighted_waypoints.front().weight = 0;
+  make();
+  EXPECT_THAT(notes("/services", 0), HasSubstr("its waypoints all have weight 0"));
+}
+
 TEST_F(AdminApi, ConfigDumpOfWaypointsCanBeReadAgain) {
   state::Service service = *state_->services().at(0);
   service.waypoint = state::GatewayAddress{state::NetworkAddress{"", test::ip("10.0.0.9")}, 15009};
