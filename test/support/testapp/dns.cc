@@ -52,6 +52,11 @@ class Load {
         print("error connect a socket: errno " + std::to_string(errno));
         return Exit::kError;
       }
+      // What comes while this process has no core is not lost here.
+      const int room = 8 << 20;
+      if (::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room) < 0) {
+        ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+      }
       askers_.push_back({std::move(fd), {}});
     }
     const auto start = Clock::now();
