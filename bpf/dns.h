@@ -36,10 +36,10 @@ static __always_inline int read_udp_ports(struct __sk_buff *skb, struct packet *
 	return 1;
 }
 
-/* A question from a pod that has its DNS from the agent. */
+/* A question from a pod that has its DNS from the agent. The look-up comes first: in an array it costs less than a read. */
 static __always_inline int is_captured_question(struct __sk_buff *skb, struct packet *p, const struct weft_pod *pod)
 {
-	return is_enrolled(pod) && read_udp_ports(skb, p) && p->dport == bpf_htons(WEFT_DNS_PORT) && captures_dns(pod);
+	return is_enrolled(pod) && captures_dns(pod) && read_udp_ports(skb, p) && p->dport == bpf_htons(WEFT_DNS_PORT);
 }
 
 static __always_inline __u32 to_dns_socket(struct __sk_buff *skb, const struct packet *p, __u32 slot)
