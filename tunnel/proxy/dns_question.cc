@@ -15,7 +15,7 @@ std::vector<IpAddress> in_turn(std::vector<IpAddress> addresses, dns::RecordType
   std::erase_if(addresses, [&](const IpAddress& a) { return a.is_v4() != (type == dns::RecordType::kA); });
   if (addresses.empty()) return addresses;
   const auto first = static_cast<std::ptrdiff_t>(random % addresses.size());
-  std::ranges::rotate(addresses, addresses.begin() + first);
+  std::rotate(addresses.begin(), addresses.begin() + first, addresses.end());
   return addresses;
 }
 
