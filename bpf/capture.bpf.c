@@ -20,9 +20,10 @@
  *   5. A tagged socket, the agent's: goes on if the packet goes where the socket is connected to, otherwise the pod rewrote
  *      it (DNAT): drop.
  *   6. To a link-local address: goes on, unless it is to port 53 and the pod's DNS is the agent's (caches on a node listen
- *      on such addresses).
- *   7. SYN: captured if the destination is in the mesh, or it is to port 53 and the pod's DNS is the agent's. The verdict is written to the application's socket, each time: a
- *      socket may connect again. No memory for the verdict "captured": drop.
+ *      on such addresses), or it is IPv4 and only the registry is allowed.
+ *   7. SYN: captured if the destination is in the mesh, if it is to port 53 and the pod's DNS is the agent's, or if the
+ *      registry does not name the destination and only that is allowed (registry.h): the agent refuses it. The verdict is
+ *      written to the application's socket, each time: a socket may connect again. No memory for the verdict "captured": drop.
  *   8. Everything else: the verdict of the socket decides alone. Without one (a socket that accepted, is older than
  *      enrolment, or none at all) it is captured if a connection with the ends the other way round lives in this netns: an
  *      agent's transparent socket that speaks for the peer. The verdict is then kept, but never on a listener, which is
@@ -50,6 +51,7 @@
  *      the pod's entry says: goes on, to the plaintext listener, or drop. Without a listener: drop.
  *
  * to_pod_host, egress of the host side
+ *   0. UDP to an enrolled pod, where only the registry is allowed: its sender is recorded, so that guard lets the pod answer.
  *   1. A SYN to an enrolled pod, sent by a socket of the host's netns: its tuple is recorded for to_pod, for one second and
  *      one use. Any other SYN of the tuple takes the record away. skb->sk alone would not do: it survives a bridge.
  *   2. TCP to a link-local address of a pod that checks or refuses plaintext: drop. to_pod cannot tell whose the address is.
@@ -60,6 +62,8 @@
  *   2. The pod is not enrolled: goes on.
  *   3. Neither ARP nor IP, tagged, cannot be parsed, fragment, source route: drop.
  *   4. A SYN into the mesh to another port than 15008: drop. So the agent never dials plaintext to an address in the map.
+ *   5. Where only the registry is allowed: a SYN that is not the agent's, or what is not TCP, to where the registry names
+ *      nothing: drop.
  */
 #include "dns.h"
 #include "finish.h"
@@ -67,6 +71,7 @@
 #include "node.h"
 #include "parse.h"
 #include "redirect.h"
+#include "registry.h"
 
 #define SOCK_STREAM 1
 
@@ -139,11 +144,16 @@ static __always_inline int is_dns_stream(const struct packet *p, const struct we
 
 static __always_inline __u32 new_connection_out(struct bpf_sock *sk, const struct packet *p, const struct weft_pod *pod)
 {
+	__u32 reason = WEFT_CAPTURED_NEW;
+
 	if (!in_mesh(&p->dst) && !captures_all() && !is_dns_stream(p, pod)) {
-		keep_verdict(sk, WEFT_VERDICT_PASS); /* spares later packets the look-up; may fail */
-		return WEFT_NOT_MESH;
+		if (!is_refused_by_registry(p)) {
+			keep_verdict(sk, WEFT_VERDICT_PASS); /* spares later packets the look-up; may fail */
+			return WEFT_NOT_MESH;
+		}
+		reason = WEFT_UNREGISTERED_NEW;
 	}
-	return keep_verdict(sk, WEFT_VERDICT_CAPTURED) ? WEFT_CAPTURED_NEW : WEFT_NO_STORAGE;
+	return keep_verdict(sk, WEFT_VERDICT_CAPTURED) ? reason : WEFT_NO_STORAGE;
 }
 
 static __always_inline __u32 old_connection_out(struct __sk_buff *skb, struct bpf_sock *sk, __u32 verdict,
@@ -168,16 +178,25 @@ static __always_inline int is_looped(struct __sk_buff *skb)
 	return skb->mark & WEFT_MARK_MASK || skb->ingress_ifindex == WEFT_LO_IFINDEX;
 }
 
-static __always_inline __u32 question_out(struct __sk_buff *skb, const struct packet *p)
+/* The socket of the agent that sent this packet, where one did. */
+static __always_inline struct bpf_sock *sending_agent(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
-	if (is_looped(skb))
-		return WEFT_LOOPED;
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
-	if (sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0))
-		return is_destination_of(sk, p) ? WEFT_AGENT : WEFT_TAG_MISUSED;
+	return sk && bpf_sk_storage_get(&agent_sockets, sk, NULL, 0) ? sk : NULL;
+}
+
+static __always_inline __u32 question_out(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock *agent;
+
+	if (is_looped(skb))
+		return WEFT_LOOPED;
+	agent = sending_agent(skb);
+	if (agent)
+		return is_destination_of(agent, p) ? WEFT_AGENT : WEFT_TAG_MISUSED;
 	return WEFT_CAPTURED;
 }
 
@@ -228,7 +247,7 @@ static __always_inline __u32 from_pod_reason(struct __sk_buff *skb, struct packe
 			return WEFT_AGENT;
 		return WEFT_TAG_MISUSED;
 	}
-	if (is_link_local(&p->dst) && !is_dns_stream(p, pod))
+	if (is_link_local(&p->dst) && !is_dns_stream(p, pod) && !(registry_only && p->dst.family == 4))
 		return WEFT_LINK_LOCAL;
 	if (p->syn)
 		return new_connection_out(sk, p, pod);
@@ -366,6 +385,8 @@ static __always_inline __u32 to_pod_host_reason(struct __sk_buff *skb, struct pa
 	int from_node;
 
 	parse(skb, p);
+	if (p->kind == PACKET_OTHER)
+		record_udp_peer(skb, p);
 	if (p->kind == PACKET_NOT_IP || p->kind == PACKET_OTHER)
 		return WEFT_NOT_TCP;
 	if (is_link_local(&p->dst) && (p->syn || p->kind == PACKET_UNPARSED))
@@ -402,6 +423,19 @@ static __always_inline int is_link_housekeeping(const struct packet *p)
 	return p->kind == PACKET_OTHER || (p->kind == PACKET_TCP && is_link_local(&p->dst));
 }
 
+/* Where only the registry is allowed. The agent's sockets go where a registered name led. */
+static __always_inline int is_past_registry(struct __sk_buff *skb, struct packet *p)
+{
+	struct bpf_sock *agent;
+
+	if (p->kind == PACKET_OTHER)
+		return is_refused_datagram(skb, p);
+	if (!registry_only || !p->syn || !is_refused_by_registry(p))
+		return 0;
+	agent = sending_agent(skb);
+	return !agent || !is_destination_of(agent, p);
+}
+
 static __always_inline __u32 guard_reason(struct __sk_buff *skb, struct packet *p, __u32 *slot)
 {
 	__u32 ifindex = skb->ifindex;
@@ -428,6 +462,8 @@ static __always_inline __u32 guard_reason(struct __sk_buff *skb, struct packet *
 		return WEFT_VLAN;
 	if (p->syn && p->dport != bpf_htons(WEFT_HBONE_PORT) && in_mesh(&p->dst))
 		return WEFT_BYPASS;
+	if (pod && is_past_registry(skb, p))
+		return WEFT_UNREGISTERED;
 	return WEFT_CLEAN;
 }
 

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <span>
 #include <vector>
 
 #include "bpf/map_io.h"
+#include "bpf/shared.h"
 
 namespace weft::bpf {
 
@@ -57,6 +59,52 @@ class AddressSet {
 
   Map<Key, std::uint32_t> map_;
   std::uint32_t capacity_;
+};
+
+/// Two maps that are one set: single addresses, and ranges. Not thread-safe.
+struct AddressMaps {
+  AddressSet<weft_addr> addresses;
+  AddressSet<weft_cidr> cidrs;
+
+  struct Plan {
+    AddressSet<weft_addr>::Plan addresses;
+    AddressSet<weft_cidr>::Plan cidrs;
+    [[nodiscard]] bool fits() const { return addresses.fits && cidrs.fits; }
+    [[nodiscard]] bool fits_with_old() const { return addresses.fits_with_old && cidrs.fits_with_old; }
+  };
+  [[nodiscard]] Result<Plan> plan(std::span<const IpAddress> wanted, std::span<const Cidr> wanted_cidrs) const {
+    std::vector<weft_addr> address_keys;
+    std::vector<weft_cidr> cidr_keys;
+    for (const IpAddress& a : wanted) {
+      if (a.valid()) address_keys.push_back(to_key(a));
+    }
+    for (const Cidr& c : wanted_cidrs) {
+      if (c.address.valid()) cidr_keys.push_back(to_key(c));
+    }
+    auto a = addresses.plan(std::move(address_keys));
+    if (!a) return Failure(a.error());
+    auto c = cidrs.plan(std::move(cidr_keys));
+    if (!c) return Failure(c.error());
+    return Plan{std::move(*a), std::move(*c)};
+  }
+  Result<void> add(const Plan& plan) const {
+    if (auto done = addresses.add(plan.addresses); !done) return done;
+    return cidrs.add(plan.cidrs);
+  }
+  Result<void> remove(const Plan& plan) const {
+    if (auto done = addresses.remove(plan.addresses); !done) return done;
+    return cidrs.remove(plan.cidrs);
+  }
+  /// Additions before removals, since an address may move from one map to the other; the other way round where only
+  /// that fits.
+  Result<void> replace(const Plan& plan) const {
+    if (!plan.fits_with_old()) {
+      if (auto done = remove(plan); !done) return done;
+      return add(plan);
+    }
+    if (auto done = add(plan); !done) return done;
+    return remove(plan);
+  }
 };
 
 }  // namespace weft::bpf

@@ -87,10 +87,15 @@ Result<void> prepare_maps(const capture& skeleton, const Settings& s) {
       {skeleton.maps.pod_counters, *slots},
       {skeleton.maps.pod_flags, *slots},
       {skeleton.maps.dns_sockets, *slots * WEFT_DNS_SOCKETS_PER_POD},
+      {skeleton.maps.registry, s.max_destinations},
+      {skeleton.maps.registry_cidrs, s.max_destinations},
   };
+  for (bpf_map* of_registry : {skeleton.maps.registry, skeleton.maps.registry_cidrs, skeleton.maps.udp_peers}) {
+    bpf_map__set_autocreate(of_registry, s.registry_only);
+  }
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton.obj) {
-    if (bpf_map__is_internal(map)) continue;
+    if (bpf_map__is_internal(map) || !bpf_map__autocreate(map)) continue;
     const auto size = sizes.find(map);
     if (auto done = prepare_map(map, s.root, size == sizes.end() ? 0 : size->second); !done) return done;
   }
@@ -104,6 +109,7 @@ Result<Skeleton> load_object(const Settings& settings) {
   struct stat netns {};
   if (::stat("/proc/self/ns/net", &netns) != 0) return fail_errno(errno, "look at /proc/self/ns/net");
   skeleton->rodata->host_netns_inode = static_cast<std::uint32_t>(netns.st_ino);
+  skeleton->rodata->registry_only = settings.registry_only ? 1 : 0;
   if (auto prepared = prepare_maps(*skeleton, settings); !prepared) return Failure(prepared.error());
   if (const int error = capture__load(skeleton.get()); error != 0) {
     return fail_errno(-error, "load the capture programs into the kernel" + log.text());
@@ -142,10 +148,14 @@ struct Capture::Impl {
         flags{bpf_map__fd(skeleton->maps.pod_flags), "pod_flags"},
         dns_sockets{bpf_map__fd(skeleton->maps.dns_sockets), "dns_sockets"},
         tags{bpf_map__fd(skeleton->maps.agent_sockets), "agent_sockets"},
-        destinations({bpf_map__fd(skeleton->maps.destinations), "destinations"},
-                     bpf_map__max_entries(skeleton->maps.destinations)),
-        cidrs({bpf_map__fd(skeleton->maps.destination_cidrs), "destination_cidrs"},
-              bpf_map__max_entries(skeleton->maps.destination_cidrs)) {}
+        registry_only(s.registry_only),
+        destinations{{{bpf_map__fd(skeleton->maps.destinations), "destinations"},
+                      bpf_map__max_entries(skeleton->maps.destinations)},
+                     {{bpf_map__fd(skeleton->maps.destination_cidrs), "destination_cidrs"},
+                      bpf_map__max_entries(skeleton->maps.destination_cidrs)}},
+        registry{{{bpf_map__fd(skeleton->maps.registry), "registry"}, bpf_map__max_entries(skeleton->maps.registry)},
+                 {{bpf_map__fd(skeleton->maps.registry_cidrs), "registry_cidrs"},
+                  bpf_map__max_entries(skeleton->maps.registry_cidrs)}} {}
 
   Skeleton skeleton;
   std::uint32_t slots;
@@ -158,8 +168,9 @@ struct Capture::Impl {
   Map<std::uint32_t, std::uint32_t> flags;
   Map<std::uint32_t, std::uint64_t> dns_sockets;
   Map<int, std::uint32_t> tags;
-  AddressSet<weft_addr> destinations;
-  AddressSet<weft_cidr> cidrs;
+  bool registry_only;
+  AddressMaps destinations;
+  AddressMaps registry;      ///< there are none without registry_only
   mutable std::mutex mutex;  ///< over every write, and over reads that must see one state
 
   template <class Change>
@@ -177,7 +188,7 @@ struct Capture::Impl {
   /// Whether one of the pod's addresses is in its slot already.
   [[nodiscard]] Result<bool> known(const Pod& pod) const;
   Result<void> check_addresses(const Pod& pod) const;
-  Result<void> change_destinations(const AddressSet<weft_addr>::Plan& a, const AddressSet<weft_cidr>::Plan& c) const;
+  Result<void> change_destinations(const AddressMaps::Plan& plan) const;
   Result<void> forget(std::uint32_t slot, const std::vector<IpAddress>& keep, std::uint32_t keep_ifindex) const;
 };
 
@@ -392,48 +403,39 @@ Result<void> Capture::tag_socket(int fd) const { return impl_->tags.put(fd, 1); 
 
 Result<void> Capture::set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) {
   const std::scoped_lock lock(impl_->mutex);
-  std::vector<weft_addr> address_keys;
-  std::vector<weft_cidr> cidr_keys;
-  for (const IpAddress& a : addresses) {
-    if (a.valid()) address_keys.push_back(to_key(a));
-  }
-  for (const Cidr& c : cidrs) {
-    if (c.address.valid()) cidr_keys.push_back(to_key(c));
-  }
-  const auto a = impl_->destinations.plan(std::move(address_keys));
-  if (!a) return Failure(a.error());
-  const auto c = impl_->cidrs.plan(std::move(cidr_keys));
-  if (!c) return Failure(c.error());
-  if (auto done = impl_->change_destinations(*a, *c); !done) return done;
-  if (a->fits && c->fits) return {};
+  const auto plan = impl_->destinations.plan(addresses, cidrs);
+  if (!plan) return Failure(plan.error());
+  if (auto done = impl_->change_destinations(*plan); !done) return done;
+  if (plan->fits()) return {};
   return fail(ErrorCode::kUnavailable,
               "write " + std::to_string(addresses.size()) + " mesh addresses and " + std::to_string(cidrs.size()) +
-                  " ranges: " + std::to_string(impl_->destinations.capacity()) +
+                  " ranges: " + std::to_string(impl_->destinations.addresses.capacity()) +
                   " of each fit, so every TCP connection of mesh pods is captured (raise the size)");
 }
 
-/// Both maps, additions before removals, since an address may move from one to the other. Where that does not fit
-/// everything counts as mesh meanwhile.
-Result<void> Capture::Impl::change_destinations(const AddressSet<weft_addr>::Plan& a,
-                                                const AddressSet<weft_cidr>::Plan& c) const {
+/// Where what is new does not fit beside what was, everything counts as mesh meanwhile.
+Result<void> Capture::Impl::change_destinations(const AddressMaps::Plan& plan) const {
   const auto overflow = [this](std::uint32_t on) {
     return change_settings([on](weft_settings& s) { s.overflow = on; });
   };
-  const auto remove = [&]() -> Result<void> {
-    if (auto done = destinations.remove(a); !done) return done;
-    return cidrs.remove(c);
-  };
-  const bool remove_first = !a.fits_with_old || !c.fits_with_old;
-  if (remove_first) {
+  if (!plan.fits_with_old()) {
     if (auto done = overflow(1); !done) return done;
-    if (auto done = remove(); !done) return done;
   }
-  if (auto done = destinations.add(a); !done) return done;
-  if (auto done = cidrs.add(c); !done) return done;
-  if (!remove_first) {
-    if (auto done = remove(); !done) return done;
-  }
-  return a.fits && c.fits ? overflow(0) : Result<void>();
+  if (auto done = destinations.replace(plan); !done) return done;
+  return plan.fits() ? overflow(0) : Result<void>();
+}
+
+Result<void> Capture::set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) {
+  if (!impl_->registry_only) return {};
+  const std::scoped_lock lock(impl_->mutex);
+  const auto plan = impl_->registry.plan(addresses, cidrs);
+  if (!plan) return Failure(plan.error());
+  if (auto done = impl_->registry.replace(*plan); !done) return done;
+  if (plan->fits()) return {};
+  return fail(ErrorCode::kUnavailable, "write the registry of " + std::to_string(addresses.size()) + " addresses and " +
+                                           std::to_string(cidrs.size()) +
+                                           " ranges: " + std::to_string(impl_->registry.addresses.capacity()) +
+                                           " of each fit (raise the size)");
 }
 
 Result<void> Capture::set_capture_all(bool capture_all) {

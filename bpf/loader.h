@@ -24,6 +24,7 @@ struct Settings {
   std::uint32_t max_pods = 512;            ///< wired pods; four times as many addresses
   std::uint32_t max_destinations = 65536;  ///< mesh addresses; more means: capture everything and warn
   std::uint32_t workers = 1;               ///< at most kMaxWorkers
+  bool registry_only = false;              ///< mesh pods reach only what set_registry() says (bpf/registry.h)
 };
 
 /// What happens to a new plaintext connection into an enrolled pod.
@@ -97,6 +98,10 @@ class Capture {
   /// Replaces the set of mesh destinations, adding before removing. More than fits: captures everything and returns
   /// kUnavailable with the sizes (the caller warns).
   Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs);
+  /// Replaces what mesh pods may reach, with Settings::registry_only alone; adding before removing where that fits.
+  /// More than fits: kUnavailable with the sizes. What has no place is treated as if it were not registered: TCP comes
+  /// to the agent, the rest is dropped.
+  Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs);
   /// While true every TCP destination of enrolled pods counts as mesh: before the first complete sync.
   Result<void> set_capture_all(bool capture_all);
 

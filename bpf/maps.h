@@ -91,7 +91,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, WEFT_MAX_PROBES);
-	__type(key, struct weft_probe);
+	__type(key, struct weft_tuple);
 	__type(value, __u64);
 } probes SEC(".maps");
 

@@ -22,7 +22,7 @@ static __always_inline int sent_by_node(struct __sk_buff *skb)
 	return tcp && tcp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum == host_netns_inode;
 }
 
-static __always_inline void probe_key(const struct packet *p, __u32 host_ifindex, struct weft_probe *key)
+static __always_inline void probe_key(const struct packet *p, __u32 host_ifindex, struct weft_tuple *key)
 {
 	key->host_ifindex = host_ifindex;
 	key->sport = p->sport;
@@ -33,7 +33,7 @@ static __always_inline void probe_key(const struct packet *p, __u32 host_ifindex
 
 static __always_inline void record_probe(const struct packet *p, __u32 host_ifindex, int from_node)
 {
-	struct weft_probe key;
+	struct weft_tuple key;
 	__u64 now = bpf_ktime_get_ns();
 
 	probe_key(p, host_ifindex, &key);
@@ -46,7 +46,7 @@ static __always_inline void record_probe(const struct packet *p, __u32 host_ifin
 /* True once for a connection that was recorded within the last second. */
 static __always_inline int take_probe(const struct packet *p, __u32 host_ifindex)
 {
-	struct weft_probe key;
+	struct weft_tuple key;
 	__u64 *seen, age;
 
 	if (!host_ifindex)

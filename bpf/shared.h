@@ -15,7 +15,7 @@
 #define WEFT_STATIC_ASSERT _Static_assert
 #endif
 
-#define WEFT_LAYOUT_VERSION 1
+#define WEFT_LAYOUT_VERSION 2
 
 /* The capture mark. In the pod's netns a rule sends it to a table of local routes. */
 #define WEFT_MARK 0x1000
@@ -38,6 +38,9 @@
 #define WEFT_LO_IFINDEX 1
 #define WEFT_PROBE_LIFETIME_NS 1000000000ULL
 #define WEFT_MAX_PROBES 8192
+/* How long a pod may answer who sent it UDP, if nothing but the registry is allowed: as long as conntrack remembers. */
+#define WEFT_UDP_PEER_LIFETIME_NS 180000000000ULL
+#define WEFT_MAX_UDP_PEERS 16384
 #define WEFT_EVENT_BYTES (256 * 1024)
 /* Where it is not known whose a packet is. */
 #define WEFT_NO_SLOT 0xffffffff
@@ -94,15 +97,15 @@ enum weft_verdict {
 	WEFT_VERDICT_CAPTURED = 2,
 };
 
-/* Key of `probes`: the pod's host side and the packet's tuple as the pod sees it. */
-struct weft_probe {
+/* Key of `probes` and `udp_peers`: the pod's host side and the tuple of a packet to the pod. */
+struct weft_tuple {
 	__u32 host_ifindex;
 	__be16 sport;
 	__be16 dport;
 	struct weft_addr src;
 	struct weft_addr dst;
 };
-WEFT_STATIC_ASSERT(sizeof(struct weft_probe) == 48, "pinned layout");
+WEFT_STATIC_ASSERT(sizeof(struct weft_tuple) == 48, "pinned layout");
 
 /* The one entry of `settings`. */
 struct weft_settings {
@@ -146,6 +149,7 @@ enum weft_program {
 
 #define WEFT_CAPTURE_REASONS(X)                                                 \
 	X(CAPTURED_NEW, captured_new, "a new connection to the mesh")           \
+	X(UNREGISTERED_NEW, unregistered_new, "a new connection past the registry") \
 	X(CAPTURED, captured, "a captured connection")                          \
 	X(ASSIGNED, assigned, "handed to a listener of the agent")              \
 	X(TIME_WAIT, time_wait, "ends the TIME_WAIT of its tuple, comes back")
@@ -166,7 +170,8 @@ enum weft_program {
 	X(TUPLE_HELD, tuple_held, "the agent uses the same tuple")              \
 	X(REFUSED, refused, "no plaintext into this pod")                       \
 	X(BYPASS, bypass, "plaintext into the mesh past the agent")             \
-	X(LINK_LOCAL_REFUSED, link_local_refused, "link-local into a checked pod")
+	X(LINK_LOCAL_REFUSED, link_local_refused, "link-local into a checked pod") \
+	X(UNREGISTERED, unregistered, "to where the registry names nothing")
 
 enum weft_reason {
 #define WEFT_X(upper, lower, words) WEFT_##upper,

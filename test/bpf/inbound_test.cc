@@ -28,16 +28,16 @@ class Inbound : public FamilyTest {
     frame.flags = kAck;
     return frame;
   }
-  [[nodiscard]] weft_probe probe(const Frame& frame, std::uint32_t ifindex) const {
+  [[nodiscard]] weft_tuple probe(const Frame& frame, std::uint32_t ifindex) const {
     return {ifindex, htons(frame.source_port), htons(frame.destination_port), bpf::to_key(frame.source),
             bpf::to_key(frame.destination)};
   }
   void record(const Frame& frame, std::uint32_t ifindex, std::uint64_t seen_ns) const {
-    const weft_probe key = probe(frame, ifindex);
+    const weft_tuple key = probe(frame, ifindex);
     ASSERT_EQ(bpf_map_update_elem(map("probes").get(), &key, &seen_ns, BPF_ANY), 0);
   }
   [[nodiscard]] bool recorded(const Frame& frame, std::uint32_t ifindex) const {
-    const weft_probe key = probe(frame, ifindex);
+    const weft_tuple key = probe(frame, ifindex);
     std::uint64_t seen = 0;
     return bpf_map_lookup_elem(map("probes").get(), &key, &seen) == 0;
   }
