@@ -72,12 +72,13 @@ Result<void> Agent::Impl::load_capture() {
   auto loaded = bpf::Capture::load({.root = config.bpf_root,
                                     .max_pods = config.max_pods,
                                     .max_destinations = config.max_destinations,
-                                    .workers = config.workers});
+                                    .workers = config.workers,
+                                    .registry_only = config.egress.registry_only});
   if (!loaded) return Failure(loaded.error());
   capture = std::move(*loaded);
   maps = std::make_unique<BpfCaptureMaps>(*capture);
-  log::info("capture loaded root={} max_pods={} max_destinations={}", config.bpf_root, config.max_pods,
-            config.max_destinations);
+  log::info("capture loaded root={} max_pods={} max_destinations={} outbound={}", config.bpf_root, config.max_pods,
+            config.max_destinations, config.egress.registry_only ? "registry-only" : "allow-any");
   return {};
 }
 
@@ -103,6 +104,7 @@ Result<void> Agent::Impl::make_workers() {
   worker.cluster_domain = config.cluster_domain;
   worker.dns_metrics = std::make_shared<telemetry::DnsMetrics>(registry);
   worker.limits = limits;
+  worker.egress = config.egress;
   fit_budgets(worker, config.workers, resources->status().memory.limit);
   auto made = WorkerSet::create(config.workers, worker, *node, certificates, *metrics);
   if (!made) return Failure(made.error());
@@ -136,6 +138,7 @@ Result<void> Agent::Impl::make_enrolment() {
   settings.node = config.node;
   settings.max_pods = config.max_pods;
   settings.dns_capture = config.dns_capture;
+  settings.egress = config.egress;
   enrolment =
       std::make_unique<Enrolment>(std::move(settings), *maps, *workers, netns, std::move(*records),
                                   [this](const std::vector<state::Identity>& identities) { wanted->set(identities); });
@@ -238,6 +241,7 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   sources->workers = config.workers;
   sources->network = config.network;
   sources->state = [this] { return enrolment->state(); };
+  sources->egress = config.egress;
   sources->captures_all = [this] { return enrolment->captures_all(); };
   sources->certificate_status = [this] { return cert_manager->status(); };
   sources->certificates = [this] { return certificates.all(); };

@@ -23,6 +23,7 @@ class CaptureMaps {
   virtual Result<void> use_workers() = 0;
   [[nodiscard]] virtual Result<std::uint32_t> listening(std::uint32_t slot) const = 0;
   virtual Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) = 0;
+  virtual Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) = 0;
   virtual Result<void> set_capture_all(bool capture_all) = 0;
   [[nodiscard]] virtual Result<std::vector<bpf::Counter>> counters() const = 0;
   [[nodiscard]] virtual Result<bpf::PodTraffic> traffic(std::uint32_t slot) const = 0;
@@ -45,6 +46,9 @@ class BpfCaptureMaps final : public CaptureMaps {
   [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const override { return capture_.listening(slot); }
   Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) override {
     return capture_.set_destinations(addresses, cidrs);
+  }
+  Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) override {
+    return capture_.set_registry(addresses, cidrs);
   }
   Result<void> set_capture_all(bool capture_all) override { return capture_.set_capture_all(capture_all); }
   [[nodiscard]] Result<std::vector<bpf::Counter>> counters() const override { return capture_.counters(); }

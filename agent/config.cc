@@ -5,6 +5,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <vector>
 
 #include "agent/duration_flag.h"
 #include "agent/version.h"
@@ -26,6 +29,8 @@ struct Raw {
   std::string ready = "0.0.0.0:15021";
   std::string log_format = "text";
   std::string seccomp = "enforce";
+  std::string outbound_policy = "allow-any";
+  std::vector<std::string> registry_exempt;
   std::int64_t drain_timeout_ms = 5'000;
   std::int64_t handover_timeout_ms = 0;
   std::int64_t reconcile_interval_ms = 60'000;
@@ -74,6 +79,14 @@ void add_options(CLI::App& app, Config& config, Raw& raw) {
          "--dns-capture,!--no-dns-capture", config.dns_capture,
          "answer the DNS of mesh pods, of those too whose annotation ambient.istio.io/dns-capture does not say so")
       ->envname("WEFT_DNS_CAPTURE");
+  option("--outbound-traffic-policy", raw.outbound_policy, "WEFT_OUTBOUND_TRAFFIC_POLICY",
+         "where mesh pods may go: allow-any, or registry-only, to what the configuration names");
+  app.add_option(
+         "--registry-exempt", raw.registry_exempt,
+         "addresses and CIDRs that mesh pods reach in spite of registry-only, with commas between them; the API "
+         "server's (KUBERNETES_SERVICE_HOST) is one of them by itself")
+      ->envname("WEFT_REGISTRY_EXEMPT")
+      ->delimiter(',');
   option("--resolv-conf", config.resolv_conf, "WEFT_RESOLV_CONF",
          "names the DNS servers that are asked for workloads which are names; read again when it changes");
   option("--log-level", config.log_level, "WEFT_LOG_LEVEL", "error, warn, info, debug, trace or off");
@@ -118,6 +131,33 @@ Result<void> check_limits(Config& config, const Raw& raw) {
   return {};
 }
 
+/// A range, or an address as the range of itself.
+std::optional<Cidr> parse_range(const std::string& text) {
+  if (auto range = Cidr::parse(text)) return *range;
+  const auto address = IpAddress::parse(text);
+  if (!address) return std::nullopt;
+  return Cidr{*address, static_cast<std::uint8_t>(address->is_v4() ? 32 : 128)};
+}
+
+Result<void> check_egress(Config& config, const Raw& raw) {
+  if (raw.outbound_policy != "allow-any" && raw.outbound_policy != "registry-only") {
+    return bad("--outbound-traffic-policy", raw.outbound_policy, "allow-any or registry-only");
+  }
+  config.egress.registry_only = raw.outbound_policy == "registry-only";
+  for (const std::string& text : raw.registry_exempt) {
+    const auto range = parse_range(text);
+    if (!range) return bad("--registry-exempt", text, "addresses or CIDRs, such as 192.0.2.7 or 198.51.100.0/24");
+    config.egress.exempt.push_back(*range);
+  }
+  if (!config.egress.registry_only && !config.egress.exempt.empty()) {
+    return bad("--registry-exempt", raw.registry_exempt.front(), "it with --outbound-traffic-policy registry-only");
+  }
+  const char* api_server = std::getenv("KUBERNETES_SERVICE_HOST");
+  const auto range = api_server != nullptr ? parse_range(api_server) : std::nullopt;
+  if (config.egress.registry_only && range) config.egress.exempt.push_back(*range);
+  return {};
+}
+
 Result<void> check(Config& config, const Raw& raw) {
   for (auto [flag, text, into] : {std::tuple{"--admin", &raw.admin, &config.admin},
                                   {"--metrics", &raw.metrics, &config.metrics},
@@ -147,6 +187,7 @@ Result<void> check(Config& config, const Raw& raw) {
     return bad("--max-pods", std::to_string(config.max_pods), "1 to 65536");
   }
   if (auto limits = check_limits(config, raw); !limits) return limits;
+  if (auto egress = check_egress(config, raw); !egress) return egress;
   if (config.max_destinations == 0) return bad("--max-destinations", "0", "at least 1");
   constexpr const char* kLevels[] = {"error", "warn", "info", "debug", "trace", "off"};
   if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {

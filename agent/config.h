@@ -10,6 +10,7 @@
 #include "tunnel/base/error.h"
 #include "tunnel/base/ip.h"
 #include "tunnel/base/log.h"
+#include "tunnel/state/egress.h"
 
 namespace weft::agent {
 
@@ -34,6 +35,7 @@ struct Config {
   std::string network;
   std::string cluster_domain = "cluster.local";
   bool dns_capture = false;                      ///< of pods whose annotations do not say
+  state::EgressPolicy egress;
   std::string resolv_conf = "/etc/resolv.conf";  ///< names the DNS servers for workloads that are names
   std::string log_level = "info";
   log::Format log_format = log::Format::kText;

@@ -16,6 +16,10 @@ std::vector<T> union_of(const std::vector<T>& a, const std::vector<T>& b) {
   return both;
 }
 
+state::State::Addresses union_of(const state::State::Addresses& a, const state::State::Addresses& b) {
+  return {union_of(a.addresses, b.addresses), union_of(a.cidrs, b.cidrs)};
+}
+
 }  // namespace
 
 Enrolment::Enrolment(EnrolmentConfig config, CaptureMaps& capture, DataPlane& data_plane, NetnsAccess& netns,
@@ -345,6 +349,7 @@ void Enrolment::sweep() {
   }
   if (!state_) return;
   if (capture_all_) set_destinations(destinations_);
+  if (!registry_written_) set_registry(registry_);
   for (auto& [key, attachment] : attachments_) {
     if (attachment.registration.enrolled && !attachment.listening) {
       reconcile(attachment, decide(attachment.registration));
@@ -363,7 +368,7 @@ void Enrolment::raise_checks(const Decisions& decisions) {
 }
 
 /// On success only these destinations are captured; otherwise everything is.
-void Enrolment::set_destinations(const state::State::MeshAddresses& wanted) {
+void Enrolment::set_destinations(const state::State::Addresses& wanted) {
   auto written = capture_.set_destinations(wanted.addresses, wanted.cidrs);
   // Too many: Capture itself captures everything then.
   overflow_ = !written && written.error().code == ErrorCode::kUnavailable;
@@ -375,6 +380,15 @@ void Enrolment::set_destinations(const state::State::MeshAddresses& wanted) {
     return;
   }
   capture_all_ = closed;
+}
+
+/// What does not get into the maps stays closed to what is not TCP; TCP is the workers' to decide.
+void Enrolment::set_registry(const state::State::Addresses& wanted) {
+  if (!config_.egress.registry_only) return;
+  auto written = capture_.set_registry(wanted.addresses, wanted.cidrs);
+  registry_written_ = written || written.error().code == ErrorCode::kUnavailable;
+  if (!written)
+    log::warn("registry of destinations: not all of it is open error={}", log::quote(written.error().message()));
 }
 
 void Enrolment::apply(std::shared_ptr<const state::State> state) {
@@ -390,10 +404,13 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
 /// Brings the node in step with the snapshot; `before` is what it is in step with, null: nothing.
 void Enrolment::follow(const state::State* before) {
   auto wanted = state_->mesh_addresses();
-  const state::State::MeshAddresses both{union_of(destinations_.addresses, wanted.addresses),
-                                         union_of(destinations_.cidrs, wanted.cidrs)};
+  auto registry = state::registry(*state_, config_.egress);
+  // What is new is in the maps before the workers know of it, and what is old until they do not.
+  const auto both = union_of(destinations_, wanted), both_registries = union_of(registry_, registry);
   destinations_ = std::move(wanted);
+  registry_ = std::move(registry);
   if (before != nullptr) set_destinations(both);
+  set_registry(both_registries);
   Decisions decisions;
   for (auto& [key, attachment] : attachments_) decisions.emplace_back(&attachment, decide(attachment.registration));
   raise_checks(decisions);
@@ -405,6 +422,7 @@ void Enrolment::follow(const state::State* before) {
   for (const auto& [attachment, decision] : decisions) reconcile(*attachment, decision);
   if (before != nullptr) cut_newly_denied(*before);
   set_destinations(destinations_);
+  set_registry(registry_);
   update_wanted();
 }
 

@@ -18,6 +18,7 @@
 #include "agent/netns.h"
 #include "agent/registration_records.h"
 #include "cni-plugin/registration.h"
+#include "tunnel/state/egress.h"
 #include "tunnel/state/state.h"
 
 namespace weft::agent {
@@ -29,6 +30,7 @@ struct EnrolmentConfig {
   milliseconds sweep_interval{5'000};  ///< between looks at whether the netns are still there
   milliseconds leave_time{60'000};     ///< how long a pod that left the mesh is still reached by HBONE
   bool dns_capture = false;            ///< of pods whose annotations do not say
+  state::EgressPolicy egress;
 };
 
 /// What another agent of this node hands over.
@@ -169,7 +171,8 @@ class Enrolment {
   void sweep_retired();
   void raise_checks(const Decisions& decisions);
   void cut_newly_denied(const state::State& before);
-  void set_destinations(const state::State::MeshAddresses& wanted);
+  void set_destinations(const state::State::Addresses& wanted);
+  void set_registry(const state::State::Addresses& wanted);
   void update_wanted();
 
   void run_sweeps();
@@ -184,7 +187,9 @@ class Enrolment {
   mutable std::mutex mutex_;
   Attachments attachments_;
   std::shared_ptr<const state::State> state_;  ///< null before the first
-  state::State::MeshAddresses destinations_;   ///< of state_
+  state::State::Addresses destinations_;       ///< of state_
+  state::State::Addresses registry_;           ///< what pods of the mesh may reach by state_
+  bool registry_written_ = true;               ///< it is in the maps, as far as it fits
   bool overflow_ = false;                      ///< too many destinations: Capture itself captures everything
   bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
   std::vector<state::Identity> wanted_;

@@ -53,7 +53,7 @@ void Enrolment::cut_newly_denied(const state::State& before) {
 Result<std::vector<std::pair<std::string, PlainConnection>>> Enrolment::plaintext(const std::string& pod,
                                                                                   bool end) const {
   std::vector<std::pair<std::string, std::shared_ptr<const Fd>>> looked_at;
-  state::State::MeshAddresses mesh;
+  state::State::Addresses mesh;
   {
     const std::lock_guard lock(mutex_);
     mesh = destinations_;

@@ -172,6 +172,7 @@ HttpResponse explain_of(const AdminSources& sources, const HttpRequest& request)
                                    .pods = pods,
                                    .node = sources.node,
                                    .network = sources.network,
+                                   .egress = sources.egress,
                                    .captures_all = sources.captures_all()},
                                   from->second, to->second);
   if (explained) return json_response(to_json(*explained));

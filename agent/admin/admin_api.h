@@ -26,6 +26,7 @@ struct AdminSources {
   std::string network;
   std::uint32_t workers = 0;
   std::function<std::shared_ptr<const state::State>()> state;
+  state::EgressPolicy egress;
   std::function<bool()> captures_all;  ///< as Enrolment::captures_all
   std::function<std::vector<std::shared_ptr<const hbone::TlsIdentity>>()> certificates;
   std::function<std::vector<agent::CertManager::Status>()> certificate_status;

@@ -136,7 +136,7 @@ ExplainedEndpoint dialled(const ExplainAsked& asked, const Endpoint& target) {
 
 }  // namespace
 
-bool in_mesh(const State::MeshAddresses& mesh, const IpAddress& address) {
+bool in_mesh(const State::Addresses& mesh, const IpAddress& address) {
   return std::ranges::binary_search(mesh.addresses, address) ||
          std::ranges::any_of(mesh.cidrs, [&](const Cidr& range) { return range.contains(address); });
 }

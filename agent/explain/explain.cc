@@ -34,6 +34,8 @@ void explain_captured(const ExplainAsked& asked, Explanation& out) {
   const Workload& own = *asked.source.workload;
   const state::Destination first = asked.view.state.route(own, asked.original, 0);
   if (first.service) out.service = first.service->key();
+  out.refusal = state::egress_refusal(asked.view.state, asked.view.egress, asked.original, first);
+  if (!out.refusal.empty()) return;
   const auto choices = state::possible_routes(asked.view.state, own, asked.original);
   if (first.kind == Kind::kRefused && choices.size() < 2) {
     out.refusal = first.reason;
@@ -98,12 +100,23 @@ void decide_capture(const ExplainAsked& asked, Explanation& out) {
   if (address.is_loopback()) return not_captured(text + " never leaves the pod");
   if (std::ranges::find(own, address) != own.end()) return not_captured(text + " is the source's own address");
   if (asked.source.capture == ExplainSource::Capture::kNone) return not_captured("the source is " + asked.source.state);
-  if (address.is_link_local()) return not_captured(text + " is link-local");
+  const auto& egress = asked.view.egress;
+  if (address.is_link_local() && !(egress.registry_only && address.is_v4())) {
+    return not_captured(text + " is link-local");
+  }
   const bool listed = in_mesh(asked.mesh, address);
-  if (!listed && !asked.view.captures_all) return not_captured(text + " is no destination of the mesh");
+  const bool refused = !listed && !state::egress_refusal(asked.view.state, egress, asked.original, {}).empty();
+  if (!listed && !asked.view.captures_all && !refused) {
+    return not_captured(text + " is no destination of the mesh");
+  }
   out.captured = true;
-  out.capture = listed ? text + " is a destination of the mesh"
-                       : "the list of mesh destinations is not in place: everything is captured";
+  if (listed) {
+    out.capture = text + " is a destination of the mesh";
+  } else if (refused) {
+    out.capture = text + " is not in the registry: the agent refuses it";
+  } else {
+    out.capture = "the list of mesh destinations is not in place: everything is captured";
+  }
 }
 
 void explain_one(const ExplainAsked& asked, Explanation& out) {
@@ -151,7 +164,7 @@ Result<Explanation> explain(const ExplainView& view, std::string_view from, std:
   if (source->workload && source->capture == ExplainSource::Capture::kMesh) {
     out.source_identity = source->workload->identity().to_uri();
   }
-  const State::MeshAddresses mesh = view.state.mesh_addresses();
+  const State::Addresses mesh = view.state.mesh_addresses();
   for (const auto& original : target->originals) {
     out.original = original;
     out.source_address = source->address_like(original.address);

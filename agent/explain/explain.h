@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "agent/enrolment.h"
+#include "tunnel/state/egress.h"
 #include "tunnel/state/state.h"
 
 namespace weft::agent {
@@ -18,6 +19,7 @@ struct ExplainView {
   std::span<const PodStatus> pods;
   std::string node;
   std::string network;
+  state::EgressPolicy egress = {};
   bool captures_all = false;  ///< also what is no mesh destination goes through the agent (Enrolment::captures_all)
 };
 

@@ -26,7 +26,9 @@ class DnsWorkload : public ::testing::Test {
     folder_ = std::make_unique<ScratchDir>();
     use_dns_at("127.0.0.1");
     MeshOptions options;
-    options.agent_arguments = {"--resolv-conf", folder_->path() + "/resolv.conf"};
+    // What a registered name leads to is open, too.
+    options.agent_arguments = {"--resolv-conf", folder_->path() + "/resolv.conf", "--outbound-traffic-policy",
+                               "registry-only"};
     auto made = std::make_unique<Mesh>(options);
     client_ = add_serving_pod(*made, 1, "shop", "client", true);
     db_ = add_serving_pod(*made, 2, "bank", "db", true);

@@ -103,6 +103,11 @@ bool Outbound::choose_destination(const state::WorkloadPtr& own) {
   result_.mutual_tls = false;
   named_.reset();
   destination_ = worker_.state->route(*own, original_, number_, avoid_.get());
+  const std::string why = state::egress_refusal(*worker_.state, worker_.config.egress, original_, destination_);
+  if (!why.empty()) {
+    attempt_failed(ResponseFlag::kUnregistered, why, Again::kNo);
+    return false;
+  }
   return take_destination(*own);
 }
 

@@ -13,6 +13,7 @@
 #include "tunnel/base/ip.h"
 #include "tunnel/hbone/cert_store.h"
 #include "tunnel/loop/event_loop.h"
+#include "tunnel/state/egress.h"
 #include "tunnel/state/names.h"
 #include "tunnel/state/state.h"
 #include "tunnel/telemetry/dns_metrics.h"
@@ -81,6 +82,7 @@ struct WorkerConfig {
   milliseconds dns_timeout{5'000};               ///< how long a forwarded question may take
   std::size_t dns_forwards_max = 256;            ///< under way at one time, of each pod
   std::shared_ptr<telemetry::DnsMetrics> dns_metrics;  ///< of all workers together; null: none
+  state::EgressPolicy egress;
 };
 
 /// What is true of a live connection, for the admin API.

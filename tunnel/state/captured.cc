@@ -52,8 +52,8 @@ bool is_captured(const State& state, const Service& service, const NetworkAddres
   return !workload || is_captured(*workload) || has_waypoint(service);
 }
 
-State::MeshAddresses State::mesh_addresses() const {
-  MeshAddresses out;
+State::Addresses State::mesh_addresses() const {
+  Addresses out;
   for (const auto& workload : workloads_) {
     if (!is_captured(*workload)) continue;
     out.addresses.insert(out.addresses.end(), workload->addresses.begin(), workload->addresses.end());
@@ -63,6 +63,20 @@ State::MeshAddresses State::mesh_addresses() const {
       if (is_captured(*this, *service, vip)) out.addresses.push_back(vip.address);
     }
     if (!is_captured(*this, *service)) continue;
+    for (const auto& range : service->cidr_vips) out.cidrs.push_back(range.cidr);
+  }
+  sort_unique(out.addresses);
+  sort_unique(out.cidrs);
+  return out;
+}
+
+State::Addresses State::named_addresses() const {
+  Addresses out;
+  for (const auto& workload : workloads_) {
+    out.addresses.insert(out.addresses.end(), workload->addresses.begin(), workload->addresses.end());
+  }
+  for (const auto& service : services_) {
+    for (const auto& vip : service->vips) out.addresses.push_back(vip.address);
     for (const auto& range : service->cidr_vips) out.cidrs.push_back(range.cidr);
   }
   sort_unique(out.addresses);

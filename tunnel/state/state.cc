@@ -52,7 +52,10 @@ Result<void> State::index_workloads() {
     if (!by_uid_.emplace(workload->uid, workload).second) return duplicate("workloads", workload->uid);
     by_pod_.emplace(workload->namespace_name + "/" + workload->name, workload);
     for (const auto& [service, ports] : workload->services) endpoints_[service].push_back({workload, ports});
-    if (workload->network_mode == NetworkMode::kHostNetwork) continue;
+    if (workload->network_mode == NetworkMode::kHostNetwork) {
+      host_addresses_.insert(workload->addresses.begin(), workload->addresses.end());
+      continue;
+    }
     auto& network = by_address_[workload->network];
     for (const auto& address : workload->addresses) {
       const auto [at, added] = network.emplace(address, workload);
@@ -129,6 +132,16 @@ WorkloadPtr State::workload_by_address(std::string_view network, const IpAddress
   if (in == by_address_.end()) return nullptr;
   const auto found = in->second.find(address);
   return found == in->second.end() ? nullptr : found->second;
+}
+
+bool State::names(const IpAddress& address) const {
+  const auto has = [&](const auto& of_network) { return of_network.second.contains(address); };
+  if (host_addresses_.contains(address) || std::ranges::any_of(by_address_, has) || std::ranges::any_of(by_vip_, has)) {
+    return true;
+  }
+  return std::ranges::any_of(by_cidr_, [&](const auto& of_network) {
+    return std::ranges::any_of(of_network.second, [&](const auto& range) { return range.first.contains(address); });
+  });
 }
 
 WorkloadPtr State::workload_by_pod(std::string_view namespace_name, std::string_view name) const {

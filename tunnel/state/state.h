@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "tunnel/state/policy.h"
@@ -84,13 +85,18 @@ class State {
   [[nodiscard]] const std::vector<ServicePtr>& services() const { return services_; }
   [[nodiscard]] const std::vector<PolicyPtr>& policies() const { return policies_; }
 
-  /// The addresses whose connections must be captured: workloads with HBONE, and VIPs with an HBONE endpoint or a
-  /// waypoint, or whose balancing needs us ("What is captured" in ARCHITECTURE.md).
-  struct MeshAddresses {
+  struct Addresses {
     std::vector<IpAddress> addresses;  ///< sorted, unique
     std::vector<Cidr> cidrs;           ///< sorted, unique
+    bool operator==(const Addresses&) const = default;
   };
-  [[nodiscard]] MeshAddresses mesh_addresses() const;
+  /// The addresses whose connections must be captured: workloads with HBONE, and VIPs with an HBONE endpoint or a
+  /// waypoint, or whose balancing needs us ("What is captured" in ARCHITECTURE.md).
+  [[nodiscard]] Addresses mesh_addresses() const;
+  /// The addresses of all workloads, hostNetwork ones too, and of all services, in whatever network.
+  [[nodiscard]] Addresses named_addresses() const;
+  /// Whether it is one of named_addresses().
+  [[nodiscard]] bool names(const IpAddress& address) const;
 
   /// Chooses where a connection from `source` to `original` goes; `random` is any uniformly drawn number and picks
   /// among waypoints (by weight) and equal endpoints (by capacity), so that the caller owns the randomness and tests
@@ -126,6 +132,7 @@ class State {
   Index<WorkloadPtr> by_uid_;
   Index<WorkloadPtr> by_pod_;
   Index<std::unordered_map<IpAddress, WorkloadPtr>> by_address_;  ///< network, then address
+  std::unordered_set<IpAddress> host_addresses_;                  ///< of hostNetwork workloads
   Index<ServicePtr> by_key_;
   Index<std::vector<ServicePtr>> by_hostname_;
   Index<std::unordered_map<IpAddress, ServicePtr>> by_vip_;

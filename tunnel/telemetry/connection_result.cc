@@ -23,6 +23,8 @@ const char* to_string(ResponseFlag flag) {
       return "CERT_REVOKED";
     case ResponseFlag::kOverflow:
       return "UO";
+    case ResponseFlag::kUnregistered:
+      return "UH";
   }
   return "-";
 }

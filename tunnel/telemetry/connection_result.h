@@ -28,6 +28,7 @@ enum class ResponseFlag : std::uint8_t {
   kIdentityError,       ///< IDENTITY_ERROR: no certificate for the workload, or the peer's is not acceptable
   kCertRevoked,         ///< CERT_REVOKED
   kOverflow,            ///< UO, as Envoy calls it: a limit of the agent's own
+  kUnregistered,        ///< UH, as Envoy says of Istio's BlackHoleCluster: only the registry is allowed
 };
 [[nodiscard]] const char* to_string(ResponseFlag flag);
 

@@ -18,7 +18,7 @@ namespace {
 using Labels = std::map<std::string, std::string>;
 
 constexpr std::size_t kLabelCount = 26;
-constexpr std::size_t kFlagCount = static_cast<std::size_t>(ResponseFlag::kOverflow) + 1;
+constexpr std::size_t kFlagCount = static_cast<std::size_t>(ResponseFlag::kUnregistered) + 1;
 
 constexpr std::array<const char*, kLabelCount> kLabelNames = {
     "reporter",
@@ -62,8 +62,10 @@ class LabelKey {
     const auto& to = result.destination;
     add_party(to, to.identity || !to.workload ? to.identity : to.workload->identity());
     const auto* service = result.service.get();
-    add(service != nullptr ? service->hostname : "");
-    add(service != nullptr ? service->name : "");
+    // As Istio's sidecars call what their registry does not name.
+    const char* nowhere = result.flag == ResponseFlag::kUnregistered ? "BlackHoleCluster" : "";
+    add(service != nullptr ? service->hostname : nowhere);
+    add(service != nullptr ? service->name : nowhere);
     add(service != nullptr ? service->namespace_name : "");
     add("tcp");
     add(result.mutual_tls ? "mutual_tls" : "");

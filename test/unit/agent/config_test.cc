@@ -166,6 +166,24 @@ TEST(AgentConfig, ReadsTheEnvironmentAndPrefersTheFlag) {
   EXPECT_FALSE(std::get<Config>(*without).dns_capture);
 }
 
+TEST(AgentConfig, WhereMeshPodsMayGo) {
+  const auto ranges = [](const Config& config) {
+    std::string out;
+    for (const auto& range : config.egress.exempt) out += range.to_string() + " ";
+    return out;
+  };
+  EXPECT_FALSE(parsed({}).egress.registry_only);
+  EXPECT_FALSE(parsed({"--outbound-traffic-policy", "allow-any"}).egress.registry_only);
+  const Config closed = parsed({"--outbound-traffic-policy", "registry-only", "--registry-exempt",
+                                "192.0.2.7,198.51.100.0/24", "--registry-exempt", "2001:db8::1"});
+  EXPECT_TRUE(closed.egress.registry_only);
+  EXPECT_EQ(ranges(closed), "192.0.2.7/32 198.51.100.0/24 2001:db8::1/128 ");
+  const Variable policy("WEFT_OUTBOUND_TRAFFIC_POLICY", "registry-only");
+  const Variable exempt("WEFT_REGISTRY_EXEMPT", "192.0.2.0/24,2001:db8::/32");
+  const Variable api_server("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+  EXPECT_EQ(ranges(parsed({})), "192.0.2.0/24 2001:db8::/32 10.96.0.1/32 ");
+}
+
 TEST(AgentConfig, SaysWhatIsMissing) {
   auto result = parse({"--node", "n1"});
   ASSERT_FALSE(result);
@@ -191,6 +209,11 @@ TEST(AgentConfig, RefusesBadValuesByName) {
   EXPECT_THAT(refused({"--memory-limit-mib", "8"}), HasSubstr("--memory-limit-mib: \"8\": expected 0, or 32 to"));
   EXPECT_THAT(refused({"--drain-timeout-ms", "-1"}), HasSubstr("--drain-timeout-ms"));
   EXPECT_THAT(refused({"--seccomp", "on"}), HasSubstr("--seccomp: \"on\": expected enforce, log or off"));
+  EXPECT_THAT(refused({"--outbound-traffic-policy", "REGISTRY_ONLY"}),
+              HasSubstr("--outbound-traffic-policy: \"REGISTRY_ONLY\": expected allow-any or registry-only"));
+  EXPECT_THAT(refused({"--outbound-traffic-policy", "registry-only", "--registry-exempt", "10.0.0.0/8,metadata"}),
+              HasSubstr("--registry-exempt: \"metadata\": expected addresses or CIDRs"));
+  EXPECT_THAT(refused({"--registry-exempt", "10.0.0.0/8"}), HasSubstr("--outbound-traffic-policy registry-only"));
   EXPECT_THAT(refused({"--surprise"}), HasSubstr("--surprise"));
 }
 

@@ -37,6 +37,7 @@ class EnrolmentTest : public ::testing::Test {
     config.sweep_interval = std::chrono::hours(1);
     config.leave_time = leave_time_;
     config.dns_capture = dns_capture_;
+    config.egress = egress_;
     enrolment_ = std::make_unique<Enrolment>(config, capture_, data_plane_, netns_,
                                              RegistrationRecords::open(directory_.path()).value(),
                                              [this](const std::vector<state::Identity>& wanted) { wanted_ = wanted; });
@@ -87,6 +88,7 @@ class EnrolmentTest : public ::testing::Test {
 
   milliseconds leave_time_ = std::chrono::hours(1);
   bool dns_capture_ = false;
+  state::EgressPolicy egress_;
   TemporaryDirectory directory_;
   Journal journal_;
   FakeCapture capture_{journal_};

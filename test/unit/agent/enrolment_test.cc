@@ -283,6 +283,37 @@ TEST_F(EnrolmentTest, StaysClosedWhenListenersFailAndTriesAgain) {
   EXPECT_FALSE(capture_.by_slot.contains(1));
 }
 
+TEST_F(EnrolmentTest, TheRegistryIsOpenBeforeTheWorkersKnowAndClosedAfterThem) {
+  egress_ = {.registry_only = true, .exempt = {Cidr::parse("192.0.2.0/24").value()}};
+  start_agent();
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_LT(position("registry 10.0.0.5 192.0.2.0/24"), position("state"));
+  journal_.clear();
+  enrolment_->apply(state_of({hbone_workload("b", {ip("10.0.0.6")})}));
+  EXPECT_LT(position("registry 10.0.0.5 10.0.0.6 192.0.2.0/24"), position("state"));
+  EXPECT_LT(position("state"), position("registry 10.0.0.6 192.0.2.0/24"));
+  EXPECT_LT(position("registry 10.0.0.6 192.0.2.0/24"), journal_.size());
+}
+
+TEST_F(EnrolmentTest, ARegistryThatCannotBeWrittenIsTriedAgain) {
+  egress_.registry_only = true;
+  start_agent();
+  capture_.fail_registry = ErrorCode::kInternal;
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  capture_.fail_registry.reset();
+  journal_.clear();
+  enrolment_->sweep();
+  EXPECT_LT(position("registry 10.0.0.5"), journal_.size());
+  journal_.clear();
+  enrolment_->sweep();
+  EXPECT_EQ(position("registry 10.0.0.5"), journal_.size());
+}
+
+TEST_F(EnrolmentTest, WithoutThePolicyThereIsNoRegistry) {
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  for (const auto& entry : journal_) EXPECT_FALSE(entry.starts_with("registry")) << entry;
+}
+
 TEST_F(EnrolmentTest, CapturesEverythingWhileDestinationsCannotBeWritten) {
   capture_.fail_destinations = ErrorCode::kInternal;
   enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));

@@ -64,8 +64,13 @@ class ExplainTest : public ::testing::Test {
 
   Result<Explanation> ask(std::string_view from, std::string_view to) {
     state_ = state::State::build({{client_, web_, db_, plain_, way_}, {service_, way_service_}, policies_}).value();
-    return explain({.state = *state_, .pods = pods_, .node = "n1", .network = "", .captures_all = captures_all_}, from,
-                   to);
+    return explain({.state = *state_,
+                    .pods = pods_,
+                    .node = "n1",
+                    .network = "",
+                    .egress = egress_,
+                    .captures_all = captures_all_},
+                   from, to);
   }
   Explanation explained(std::string_view from, std::string_view to) {
     auto said = ask(from, to);
@@ -86,6 +91,7 @@ class ExplainTest : public ::testing::Test {
   state::Service service_, way_service_;
   std::vector<state::Policy> policies_;
   std::vector<PodStatus> pods_;
+  state::EgressPolicy egress_;
   bool captures_all_ = false;
   std::shared_ptr<const state::State> state_;
 };
@@ -182,6 +188,27 @@ TEST_F(ExplainTest, WhatIsNotOfTheMeshIsLeftAlone) {
   EXPECT_TRUE(all.captured);
   EXPECT_EQ(all.endpoints.at(0).target.to_string(), "192.0.2.1:443");
   EXPECT_FALSE(all.encrypted());
+}
+
+TEST_F(ExplainTest, WhatTheRegistryDoesNotNameIsRefusedWhereThatIsThePolicy) {
+  egress_ = {.registry_only = true, .exempt = {Cidr::parse("198.51.100.0/24").value()}};
+  for (const bool all : {false, true}) {
+    captures_all_ = all;
+    for (const char* to : {"192.0.2.1:443", "169.254.169.254:80"}) {
+      const auto outside = explained("shop/client", to);
+      EXPECT_TRUE(outside.captured) << to;
+      EXPECT_THAT(outside.capture, HasSubstr("is not in the registry: the agent refuses it"));
+      EXPECT_EQ(outside.outcome(), Outcome::kRefused);
+      EXPECT_THAT(outside.refusal, HasSubstr("is not in the registry, and the outbound traffic policy"));
+    }
+    for (const char* to : {"198.51.100.1:443", "192.0.2.1:53", "10.0.1.5:80", "10.0.1.4:80", "10.96.0.1:80"}) {
+      EXPECT_EQ(explained("shop/client", to).outcome(), Outcome::kAllowed) << to;
+    }
+  }
+  captures_all_ = false;
+  EXPECT_FALSE(explained("shop/client", "198.51.100.1:443").captured) << "it is no destination of the mesh either";
+  pods_[0] = pod_of(client_, "wired");
+  EXPECT_EQ(explained("shop/client", "192.0.2.1:443").outcome(), Outcome::kAllowed) << "a pod outside of the mesh";
 }
 
 TEST_F(ExplainTest, OwnAddressesStayInThePod) {

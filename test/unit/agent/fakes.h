@@ -82,6 +82,14 @@ class FakeCapture : public CaptureMaps {
     if (fail_destinations) return fail(*fail_destinations, "destinations cannot be written");
     return {};
   }
+  Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) override {
+    std::string text = "registry";
+    for (const auto& address : addresses) text += " " + address.to_string();
+    for (const auto& range : cidrs) text += " " + range.to_string();
+    journal_.push_back(text);
+    if (fail_registry) return fail(*fail_registry, "the registry cannot be written");
+    return {};
+  }
   Result<void> set_capture_all(bool all) override {
     journal_.push_back(all ? "capture all" : "capture listed");
     capture_all = all;
@@ -97,7 +105,7 @@ class FakeCapture : public CaptureMaps {
   std::map<std::uint32_t, bpf::Pod> by_slot;
   std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> listeners;
   std::map<std::uint32_t, std::set<std::pair<int, std::uint32_t>>> dns_sockets;  ///< family and worker
-  std::optional<ErrorCode> fail_destinations;
+  std::optional<ErrorCode> fail_destinations, fail_registry;
   bool capture_all = false;
   int workers_used = 0;  ///< how often use_workers() was called
 

@@ -93,6 +93,18 @@ TEST_F(MetricsTest, PrincipalsAreIstios) {
   EXPECT_EQ(opened[0].first.at("destination_principal"), plain.destination.workload->identity().to_uri());
 }
 
+TEST_F(MetricsTest, WhatTheRegistryDoesNotNameIsABlackHole) {
+  ConnectionResult refused;
+  refused.reporter = Reporter::kSource;
+  refused.flag = ResponseFlag::kUnregistered;
+  metrics_.closed(nullptr, refused);
+  const auto closed = series("istio_tcp_connections_closed_total");
+  ASSERT_EQ(closed.size(), 1U);
+  EXPECT_EQ(closed[0].first.at("destination_service"), "BlackHoleCluster");
+  EXPECT_EQ(closed[0].first.at("destination_service_name"), "BlackHoleCluster");
+  EXPECT_EQ(closed[0].first.at("response_flags"), "UH");
+}
+
 TEST_F(MetricsTest, WhatIsNotKnownIsUnknown) {
   ConnectionResult bare;
   bare.reporter = Reporter::kDestination;
