@@ -34,7 +34,7 @@ struct Config {
   std::string cluster_id = "Kubernetes";
   std::string network;
   std::string cluster_domain = "cluster.local";
-  bool dns_capture = false;                      ///< of pods whose annotations do not say
+  bool dns_capture = false;  ///< of pods whose annotations do not say
   state::EgressPolicy egress;
   std::string resolv_conf = "/etc/resolv.conf";  ///< names the DNS servers for workloads that are names
   std::string log_level = "info";
