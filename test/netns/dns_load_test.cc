@@ -52,5 +52,33 @@ TEST_F(DnsLoad, KnownNamesAreAnsweredInTimeWhileOthersTimeOut) {
   EXPECT_TRUE(in_time) << "the 99th percentile, see above";
 }
 
+/// One pod asks as fast as it can, for names of the mesh and for what is forwarded to a server that is silent.
+TEST_F(DnsLoad, AFloodLeavesItsNeighboursInTime) {
+  constexpr int kSeconds = 3, kNeighbourRate = 200;
+  bool in_time = false;
+  for (int round = 0; round < kRounds && !in_time; ++round) {
+    Process flood = client_->start({program("weft-testapp"), "dns", Endpoint{at(kSilent4), 53}.to_string(), "--name",
+                                    "web.shop.svc.cluster.local", "--name", "real.ext.test", "--rate", "100000",
+                                    "--for", std::to_string(kSeconds + 1), "--timeout", "1"});
+    ASSERT_TRUE(flood.wait_for_output("asking", milliseconds(10'000)));
+    const auto ask = [&](const Pod& pod, const char* name) {
+      return pod.start({program("weft-testapp"), "dns", Endpoint{server_v4(), 53}.to_string(), "--name", name, "--rate",
+                        std::to_string(kNeighbourRate), "--for", std::to_string(kSeconds)});
+    };
+    Process neighbour = ask(*other_, "web.shop.svc.cluster.local"), control = ask(*plain_, "real.ext.test");
+    const Finished finished = neighbour.finish(milliseconds(60'000)), beside = control.finish(milliseconds(60'000));
+    const Finished flooded = flood.finish(milliseconds(60'000));
+    std::printf("  %s  control: %s  flood: %s", finished.out.substr(finished.out.find("dns ")).c_str(),
+                beside.out.substr(beside.out.find("dns ")).c_str(),
+                flooded.out.substr(flooded.out.find("dns ")).c_str());
+    EXPECT_TRUE(finished.ok()) << finished.out << finished.err;
+    EXPECT_EQ(field(finished.out, "answered"), std::to_string(kNeighbourRate * kSeconds));
+    EXPECT_GT(std::stoi("0" + field(flooded.out, "sent")), 20'000 * kSeconds) << "it is no flood";
+    in_time = std::stod(field(finished.out, "p99_ms")) <=
+              std::max(kP99Ms, kBesideControl * std::stod(field(beside.out, "p99_ms")));
+  }
+  EXPECT_TRUE(in_time) << "the 99th percentile, see above";
+}
+
 }  // namespace
 }  // namespace weft::test
