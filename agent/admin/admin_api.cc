@@ -78,6 +78,12 @@ json generations_of(const std::vector<agent::Generation>& generations) {
   return list;
 }
 
+json outbound_view(const state::EgressPolicy& policy) {
+  json exempt = json::array();
+  for (const auto& range : policy.exempt) exempt.push_back(range.to_string());
+  return {{"mode", policy.registry_only ? "registry-only" : "allow-any"}, {"exempt", exempt}};
+}
+
 HttpResponse status_of(const AdminSources& sources) {
   const auto missing = sources.not_ready();
   const auto state = sources.state();
@@ -94,6 +100,7 @@ HttpResponse status_of(const AdminSources& sources) {
                         {"ready", missing.empty()},
                         {"missing", missing},
                         {"workers", sources.workers},
+                        {"outboundTrafficPolicy", outbound_view(sources.egress)},
                         {"logLevel", log::level()},
                         {"source", sources.source_status()},
                         {"pods", pods},

@@ -92,6 +92,11 @@ std::vector<std::pair<const char*, std::string>> ca_lines(const json& status) {
   return lines;
 }
 
+std::string outbound_of(const json& policy) {
+  const json& exempt = policy.at("exempt");
+  return text_of(policy, "mode") + (exempt.empty() ? "" : ", exempt " + joined(exempt));
+}
+
 }  // namespace
 
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
@@ -177,6 +182,7 @@ Result<std::string> status_table(const json& status) {
     line("policies", number_of(status, "policies"));
     line("certificates", certificates_of(status));
     for (const auto& [name, value] : ca_lines(status)) line(name, value);
+    if (status.contains("outboundTrafficPolicy")) line("outbound", outbound_of(status.at("outboundTrafficPolicy")));
     line("workers", number_of(status, "workers"));
     line("open fds", number_of(status, "openFds"));
     if (status.contains("limits")) line("in use", in_use(status.at("limits")));

@@ -208,7 +208,9 @@ TEST_F(AdminApi, TheCaAndItsRevocationListsAreTold) {
   status.valid_until = status.renew_at = end;
   certificate_status_ = {status};
 
+  sources_->egress = {.registry_only = true, .exempt = {Cidr::parse("192.0.2.0/24").value()}};
   const json told = json::parse(ask("GET", "/status").body);
+  EXPECT_EQ(told.at("outboundTrafficPolicy"), json({{"mode", "registry-only"}, {"exempt", {"192.0.2.0/24"}}}));
   const json& ca = told.at("ca");
   EXPECT_EQ(told.at("certificateStates"), json({{"not yet valid", 1}}));
   EXPECT_EQ(ca.at("usable"), false);

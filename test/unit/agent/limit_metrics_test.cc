@@ -79,6 +79,10 @@ TEST_F(LimitViews, WeftctlShowsThemAndAgentsThatDoNotTellThem) {
                         "30 of 64 MiB, 1 refused\n"));
   status.at("limits").at("memoryBytes").at("limit") = nullptr;
   EXPECT_THAT(*cli::status_table(status), HasSubstr(", 30 MiB, 1 refused\n"));
+  EXPECT_THAT(*cli::status_table(status), HasSubstr("outbound        allow-any\n"));
+  status.at("outboundTrafficPolicy") = {{"mode", "registry-only"}, {"exempt", {"192.0.2.0/24", "2001:db8::1/128"}}};
+  EXPECT_THAT(*cli::status_table(status),
+              HasSubstr("outbound        registry-only, exempt 192.0.2.0/24,2001:db8::1/128\n"));
   status.erase("limits");
   EXPECT_THAT(*cli::status_table(status), Not(HasSubstr("in use")));
 }
