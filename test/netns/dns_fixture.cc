@@ -102,6 +102,7 @@ void DnsTest::SetUpTestSuite() {
   service("shop", "pods", {{"vips", json::array()}});
   service("shop", "wild", {{"hostname", "*.wild.example.com"}});
   service("shop", "api", {{"hostname", "api.example.com"}});
+  service("shop", "auto", {{"hostname", "auto.example.com"}, {"vips", {"/240.240.0.7", "/2001:2::7"}}});
   service("shop", "mine", {{"hostname", "both.example.com"}});
   service("bank", "theirs", {{"hostname", "both.example.com"}});
   service("shop", "without", {{"hostname", "without.example.com"}, {"vips", json::array()}});

@@ -91,6 +91,16 @@ TEST_F(Dns, ServiceEntries) {
   expect(*other_, "both.example.com", vips_["theirs"]);
 }
 
+/// As istiod gives them to hosts that have no address of their own: nothing but the mesh knows them.
+TEST_F(Dns, AServiceEntrysAutomaticVip) {
+  EXPECT_THAT(dig(*client_, server_v4(), "auto.example.com", "A").data(), ElementsAre("240.240.0.7"));
+  EXPECT_THAT(dig(*client_, server_v6(), "auto.example.com", "AAAA").data(), ElementsAre("2001:2::7"));
+  for (const char* vip : {"240.240.0.7", "2001:2::7"}) {
+    const Finished answer = client_->get({at(vip), 80});
+    EXPECT_TRUE(answer.ok()) << vip << ::testing::PrintToString(answer);
+  }
+}
+
 TEST_F(Dns, NamesOfOneNamespaceAlone) {
   expect(*other_, "hidden.bank.svc.cluster.local", vips_["hidden"]);
   for (const auto& way : ways()) {
