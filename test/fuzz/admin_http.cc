@@ -122,6 +122,11 @@ Agent& agent_under_test() {
                             return std::map<std::string, std::uint64_t>{{"adopted", 4}};
                           },
                       .unknown_attachments = [] { return std::vector<std::string>(); },
+                      .certificates = sources->certificate_status,
+                      .certificate_counts = [] { return agent::CertManager::Counts{.issued = 8, .failed = 3}; },
+                      .ca = [] { return agent::CaStatus(); },
+                      .limits = std::make_shared<proxy::Limits>(),
+                      .resources = [] { return agent::ResourceStatus{.fds = 123, .fd_limit = 4096, .memory = {}}; },
                       .version = "1.2.3"};
   one.routes = admin::admin_routes(sources);
   return one;
