@@ -66,8 +66,9 @@ TEST_F(TwoNamespaces, ExitStatusesTellHowAConnectionEnds) {
                                 {.netns = &*a_, .environment = {}, .input = {}});
   ASSERT_TRUE(held.wait_for_output("held ", milliseconds(10'000)));
   must_run({"ss", "-K", "sport", "=", ":8080"}, {.netns = &*b_, .environment = {}, .input = {}});
-  EXPECT_EQ(held.wait(milliseconds(10'000)), 5) << held.out();
-  EXPECT_THAT(held.out(), HasSubstr("ended how=reset"));
+  const Finished ended = held.finish(milliseconds(10'000));
+  EXPECT_EQ(ended.status, 5) << ended.out;
+  EXPECT_THAT(ended.out, HasSubstr("ended how=reset"));
 }
 
 TEST_F(TwoNamespaces, BulkIsByteExactInBothDirectionsWithEitherSideClosingFirst) {
