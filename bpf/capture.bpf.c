@@ -93,12 +93,7 @@ static __always_inline struct bpf_sock *tcp_sender(struct __sk_buff *skb)
 
 static __always_inline int in_mesh(const struct weft_addr *dst)
 {
-	struct weft_cidr key = {
-		.prefix_length = 32 + (dst->family == 6 ? 128 : 32),
-		.addr = *dst,
-	};
-
-	return bpf_map_lookup_elem(&destinations, dst) || bpf_map_lookup_elem(&destination_cidrs, &key);
+	return is_listed(&destinations, &destination_cidrs, dst);
 }
 
 static __always_inline int captures_all(void)
@@ -147,7 +142,7 @@ static __always_inline __u32 new_connection_out(struct bpf_sock *sk, const struc
 	__u32 reason = WEFT_CAPTURED_NEW;
 
 	if (!in_mesh(&p->dst) && !captures_all() && !is_dns_stream(p, pod)) {
-		if (!is_refused_by_registry(p)) {
+		if (!registry_only || !is_refused_by_registry(p)) {
 			keep_verdict(sk, WEFT_VERDICT_PASS); /* spares later packets the look-up; may fail */
 			return WEFT_NOT_MESH;
 		}
@@ -385,10 +380,11 @@ static __always_inline __u32 to_pod_host_reason(struct __sk_buff *skb, struct pa
 	int from_node;
 
 	parse(skb, p);
-	if (p->kind == PACKET_OTHER)
-		record_udp_peer(skb, p);
-	if (p->kind == PACKET_NOT_IP || p->kind == PACKET_OTHER)
+	if (p->kind == PACKET_NOT_IP || p->kind == PACKET_OTHER) {
+		if (registry_only)
+			record_udp_peer(skb, p);
 		return WEFT_NOT_TCP;
+	}
 	if (is_link_local(&p->dst) && (p->syn || p->kind == PACKET_UNPARSED))
 		return to_link_local(skb, slot);
 	if (!p->syn)
@@ -428,9 +424,11 @@ static __always_inline int is_past_registry(struct __sk_buff *skb, struct packet
 {
 	struct bpf_sock *agent;
 
+	if (!registry_only)
+		return 0;
 	if (p->kind == PACKET_OTHER)
 		return is_refused_datagram(skb, p);
-	if (!registry_only || !p->syn || !is_refused_by_registry(p))
+	if (!p->syn || !is_refused_by_registry(p))
 		return 0;
 	agent = sending_agent(skb);
 	return !agent || !is_destination_of(agent, p);

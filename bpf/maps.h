@@ -137,6 +137,27 @@ static __always_inline struct weft_pod *pod_of(const struct weft_addr *addr)
 	return bpf_map_lookup_elem(&pods, addr);
 }
 
+static __always_inline void tuple_to_pod(const struct weft_addr *remote, __be16 remote_port, const struct weft_addr *pod,
+					 __be16 pod_port, __u32 host_ifindex, struct weft_tuple *key)
+{
+	key->host_ifindex = host_ifindex;
+	key->sport = remote_port;
+	key->dport = pod_port;
+	key->src = *remote;
+	key->dst = *pod;
+}
+
+/* Whether an address is in one of two maps that are a set together: single addresses, and ranges. */
+static __always_inline int is_listed(void *addresses, void *cidrs, const struct weft_addr *addr)
+{
+	struct weft_cidr key = {
+		.prefix_length = 32 + (addr->family == 6 ? 128 : 32),
+		.addr = *addr,
+	};
+
+	return bpf_map_lookup_elem(addresses, addr) || bpf_map_lookup_elem(cidrs, &key);
+}
+
 static __always_inline int is_enrolled(const struct weft_pod *pod)
 {
 	return pod && pod->enrolled == WEFT_ENROLLED;

@@ -22,21 +22,12 @@ static __always_inline int sent_by_node(struct __sk_buff *skb)
 	return tcp && tcp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum == host_netns_inode;
 }
 
-static __always_inline void probe_key(const struct packet *p, __u32 host_ifindex, struct weft_tuple *key)
-{
-	key->host_ifindex = host_ifindex;
-	key->sport = p->sport;
-	key->dport = p->dport;
-	key->src = p->src;
-	key->dst = p->dst;
-}
-
 static __always_inline void record_probe(const struct packet *p, __u32 host_ifindex, int from_node)
 {
 	struct weft_tuple key;
 	__u64 now = bpf_ktime_get_ns();
 
-	probe_key(p, host_ifindex, &key);
+	tuple_to_pod(&p->src, p->sport, &p->dst, p->dport, host_ifindex, &key);
 	if (from_node)
 		bpf_map_update_elem(&probes, &key, &now, BPF_ANY);
 	else
@@ -51,7 +42,7 @@ static __always_inline int take_probe(const struct packet *p, __u32 host_ifindex
 
 	if (!host_ifindex)
 		return 0;
-	probe_key(p, host_ifindex, &key);
+	tuple_to_pod(&p->src, p->sport, &p->dst, p->dport, host_ifindex, &key);
 	seen = bpf_map_lookup_elem(&probes, &key);
 	if (!seen)
 		return 0;

@@ -23,7 +23,7 @@
 #define IPPROTO_IGMP 2
 #endif
 
-/* Set at load. The maps of this file exist only then. */
+/* Set at load. The maps of this file exist only where it is; whoever calls its functions has asked. */
 const volatile __u32 registry_only;
 
 /* Addresses and ranges that the registry names or the operator exempts; the value says nothing. */
@@ -51,14 +51,9 @@ struct {
 	__type(value, __u64);
 } udp_peers SEC(".maps");
 
-static __always_inline int is_registered(const struct weft_addr *dst)
+static __always_inline int is_registered(const struct weft_addr *addr)
 {
-	struct weft_cidr key = {
-		.prefix_length = 32 + (dst->family == 6 ? 128 : 32),
-		.addr = *dst,
-	};
-
-	return bpf_map_lookup_elem(&registry, dst) || bpf_map_lookup_elem(&registry_cidrs, &key);
+	return is_listed(&registry, &registry_cidrs, addr);
 }
 
 /* To an address that no router forwards. 169.254.0.0/16 is none: clouds answer there for more than the link. */
@@ -72,17 +67,7 @@ static __always_inline int stays_on_link(const struct weft_addr *dst)
 /* Of a pod that is in the mesh. TCP of a connection that lives has been asked for at its SYN. */
 static __always_inline int is_refused_by_registry(const struct packet *p)
 {
-	return registry_only && p->dport != bpf_htons(WEFT_DNS_PORT) && !stays_on_link(&p->dst) && !is_registered(&p->dst);
-}
-
-static __always_inline void to_tuple(const struct weft_addr *remote, __be16 remote_port, const struct weft_addr *pod,
-				     __be16 pod_port, __u32 host_ifindex, struct weft_tuple *key)
-{
-	key->host_ifindex = host_ifindex;
-	key->sport = remote_port;
-	key->dport = pod_port;
-	key->src = *remote;
-	key->dst = *pod;
+	return p->dport != bpf_htons(WEFT_DNS_PORT) && !stays_on_link(&p->dst) && !is_registered(&p->dst);
 }
 
 /* On the way to a pod: whom it may answer. */
@@ -92,13 +77,13 @@ static __always_inline void record_udp_peer(struct __sk_buff *skb, struct packet
 	struct weft_pod *pod;
 	__u64 now;
 
-	if (!registry_only || !read_udp_ports(skb, p))
+	if (!read_udp_ports(skb, p))
 		return;
 	pod = pod_of(&p->dst);
 	if (!is_enrolled(pod) || pod->host_ifindex != skb->ifindex || is_registered(&p->src))
 		return;
 	now = bpf_ktime_get_ns();
-	to_tuple(&p->src, p->sport, &p->dst, p->dport, skb->ifindex, &key);
+	tuple_to_pod(&p->src, p->sport, &p->dst, p->dport, skb->ifindex, &key);
 	bpf_map_update_elem(&udp_peers, &key, &now, BPF_ANY);
 }
 
@@ -107,7 +92,7 @@ static __always_inline int answers_udp_peer(const struct __sk_buff *skb, const s
 	struct weft_tuple key;
 	__u64 *seen;
 
-	to_tuple(&p->dst, p->dport, &p->src, p->sport, skb->ifindex, &key);
+	tuple_to_pod(&p->dst, p->dport, &p->src, p->sport, skb->ifindex, &key);
 	seen = bpf_map_lookup_elem(&udp_peers, &key);
 	return seen && bpf_ktime_get_ns() - *seen < WEFT_UDP_PEER_LIFETIME_NS;
 }
@@ -117,7 +102,7 @@ static __always_inline int is_refused_datagram(struct __sk_buff *skb, struct pac
 {
 	int is_udp;
 
-	if (!registry_only || p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6 || p->protocol == IPPROTO_IGMP)
+	if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6 || p->protocol == IPPROTO_IGMP)
 		return 0;
 	is_udp = read_udp_ports(skb, p);
 	return is_refused_by_registry(p) && !(is_udp && answers_udp_peer(skb, p));
