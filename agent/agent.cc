@@ -78,7 +78,7 @@ Result<void> Agent::Impl::load_capture() {
   capture = std::move(*loaded);
   maps = std::make_unique<BpfCaptureMaps>(*capture);
   log::info("capture loaded root={} max_pods={} max_destinations={} outbound={}", config.bpf_root, config.max_pods,
-            config.max_destinations, config.egress.registry_only ? "registry-only" : "allow-any");
+            config.max_destinations, config.egress.mode());
   return {};
 }
 

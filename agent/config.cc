@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
-#include <optional>
 #include <vector>
 
 #include "agent/duration_flag.h"
@@ -131,21 +130,13 @@ Result<void> check_limits(Config& config, const Raw& raw) {
   return {};
 }
 
-/// A range, or an address as the range of itself.
-std::optional<Cidr> parse_range(const std::string& text) {
-  if (auto range = Cidr::parse(text)) return *range;
-  const auto address = IpAddress::parse(text);
-  if (!address) return std::nullopt;
-  return Cidr{*address, static_cast<std::uint8_t>(address->is_v4() ? 32 : 128)};
-}
-
 Result<void> check_egress(Config& config, const Raw& raw) {
   if (raw.outbound_policy != "allow-any" && raw.outbound_policy != "registry-only") {
     return bad("--outbound-traffic-policy", raw.outbound_policy, "allow-any or registry-only");
   }
   config.egress.registry_only = raw.outbound_policy == "registry-only";
   for (const std::string& text : raw.registry_exempt) {
-    const auto range = parse_range(text);
+    const auto range = Cidr::parse(text);
     if (!range) return bad("--registry-exempt", text, "addresses or CIDRs, such as 192.0.2.7 or 198.51.100.0/24");
     config.egress.exempt.push_back(*range);
   }
@@ -153,8 +144,9 @@ Result<void> check_egress(Config& config, const Raw& raw) {
     return bad("--registry-exempt", raw.registry_exempt.front(), "it with --outbound-traffic-policy registry-only");
   }
   const char* api_server = std::getenv("KUBERNETES_SERVICE_HOST");
-  const auto range = api_server != nullptr ? parse_range(api_server) : std::nullopt;
-  if (config.egress.registry_only && range) config.egress.exempt.push_back(*range);
+  if (!config.egress.registry_only || api_server == nullptr) return {};
+  // A name is none of the programs' business.
+  if (const auto range = Cidr::parse(api_server)) config.egress.exempt.push_back(*range);
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "tunnel/base/log.h"
+#include "tunnel/base/sort_unique.h"
 
 namespace weft::agent {
 namespace {
@@ -32,8 +33,7 @@ std::string directory_of(const std::string& path) {
 
 DirectoryWatch::DirectoryWatch(std::vector<std::string> directories, milliseconds poll_interval)
     : poll_interval_(poll_interval) {
-  std::ranges::sort(directories);
-  directories.erase(std::unique(directories.begin(), directories.end()), directories.end());
+  sort_unique(directories);
   for (auto& directory : directories) directories_.push_back({std::move(directory), -1});
 }
 

@@ -349,7 +349,7 @@ void Enrolment::sweep() {
   }
   if (!state_) return;
   if (capture_all_) set_destinations(destinations_);
-  if (!registry_written_) set_registry(registry_);
+  set_registry(registry_);
   for (auto& [key, attachment] : attachments_) {
     if (attachment.registration.enrolled && !attachment.listening) {
       reconcile(attachment, decide(attachment.registration));
@@ -384,11 +384,13 @@ void Enrolment::set_destinations(const state::State::Addresses& wanted) {
 
 /// What does not get into the maps stays closed to what is not TCP; TCP is the workers' to decide.
 void Enrolment::set_registry(const state::State::Addresses& wanted) {
-  if (!config_.egress.registry_only) return;
+  if (!config_.egress.registry_only || registry_in_maps_ == wanted) return;
+  registry_in_maps_.reset();
   auto written = capture_.set_registry(wanted.addresses, wanted.cidrs);
-  registry_written_ = written || written.error().code == ErrorCode::kUnavailable;
-  if (!written)
+  if (written || written.error().code == ErrorCode::kUnavailable) registry_in_maps_ = wanted;
+  if (!written) {
     log::warn("registry of destinations: not all of it is open error={}", log::quote(written.error().message()));
+  }
 }
 
 void Enrolment::apply(std::shared_ptr<const state::State> state) {
@@ -403,14 +405,11 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
 
 /// Brings the node in step with the snapshot; `before` is what it is in step with, null: nothing.
 void Enrolment::follow(const state::State* before) {
-  auto wanted = state_->mesh_addresses();
-  auto registry = state::registry(*state_, config_.egress);
+  const auto destinations = std::exchange(destinations_, state_->mesh_addresses());
+  const auto registry = std::exchange(registry_, state::registry(*state_, config_.egress));
   // What is new is in the maps before the workers know of it, and what is old until they do not.
-  const auto both = union_of(destinations_, wanted), both_registries = union_of(registry_, registry);
-  destinations_ = std::move(wanted);
-  registry_ = std::move(registry);
-  if (before != nullptr) set_destinations(both);
-  set_registry(both_registries);
+  if (before != nullptr) set_destinations(union_of(destinations, destinations_));
+  set_registry(union_of(registry, registry_));
   Decisions decisions;
   for (auto& [key, attachment] : attachments_) decisions.emplace_back(&attachment, decide(attachment.registration));
   raise_checks(decisions);

@@ -189,8 +189,9 @@ class Enrolment {
   std::shared_ptr<const state::State> state_;  ///< null before the first
   state::State::Addresses destinations_;       ///< of state_
   state::State::Addresses registry_;           ///< what pods of the mesh may reach by state_
-  bool registry_written_ = true;               ///< it is in the maps, as far as it fits
-  bool overflow_ = false;                      ///< too many destinations: Capture itself captures everything
+  /// What the maps have of it, as far as it fits; empty where that is not known.
+  std::optional<state::State::Addresses> registry_in_maps_;
+  bool overflow_ = false;    ///< too many destinations: Capture itself captures everything
   bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
   std::vector<state::Identity> wanted_;
   enum class Mode : std::uint8_t { kNotStarted, kActive, kHeld, kRetired } mode_ = Mode::kNotStarted;

@@ -64,10 +64,7 @@ Result<std::vector<std::pair<std::string, PlainConnection>>> Enrolment::plaintex
   }
   if (looked_at.empty() && !pod.empty())
     return fail(ErrorCode::kNotFound, "no pod " + excerpt(pod) + " of this node is in the mesh");
-  const auto is_mesh = [&mesh](const IpAddress& address) {
-    return std::ranges::binary_search(mesh.addresses, address) ||
-           std::ranges::any_of(mesh.cidrs, [&](const Cidr& cidr) { return cidr.contains(address); });
-  };
+  const auto is_mesh = [&mesh](const IpAddress& address) { return mesh.contains(address); };
   std::vector<std::pair<std::string, PlainConnection>> all;
   for (const auto& [name, netns] : looked_at) {
     auto found = netns_.plain_connections(netns->get(), is_mesh, end);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "tunnel/base/sort_unique.h"
 #include "tunnel/state/policy.h"
 
 namespace weft::agent {
@@ -16,10 +17,8 @@ std::string list_of(std::vector<IpAddress> addresses) {
 }
 
 bool same_set(std::vector<IpAddress> a, std::vector<IpAddress> b) {
-  std::sort(a.begin(), a.end());
-  std::sort(b.begin(), b.end());
-  a.erase(std::unique(a.begin(), a.end()), a.end());
-  b.erase(std::unique(b.begin(), b.end()), b.end());
+  sort_unique(a);
+  sort_unique(b);
   return a == b;
 }
 

@@ -81,7 +81,7 @@ json generations_of(const std::vector<agent::Generation>& generations) {
 json outbound_view(const state::EgressPolicy& policy) {
   json exempt = json::array();
   for (const auto& range : policy.exempt) exempt.push_back(range.to_string());
-  return {{"mode", policy.registry_only ? "registry-only" : "allow-any"}, {"exempt", exempt}};
+  return {{"mode", policy.mode()}, {"exempt", exempt}};
 }
 
 HttpResponse status_of(const AdminSources& sources) {

@@ -128,18 +128,13 @@ ExplainedEndpoint dialled(const ExplainAsked& asked, const Endpoint& target) {
   }
   ExplainedEndpoint out = in_plaintext(asked, target);
   const bool guarded = asked.source.pod == nullptr || asked.source.pod->registration.host_ifindex != 0;
-  if (guarded && target.port != state::kHbonePort && in_mesh(asked.mesh, target.address)) {
+  if (guarded && target.port != state::kHbonePort && asked.mesh.contains(target.address)) {
     refuse(out, "the node's guard drops plaintext to an address of the mesh");
   }
   return out;
 }
 
 }  // namespace
-
-bool in_mesh(const State::Addresses& mesh, const IpAddress& address) {
-  return std::ranges::binary_search(mesh.addresses, address) ||
-         std::ranges::any_of(mesh.cidrs, [&](const Cidr& range) { return range.contains(address); });
-}
 
 ExplainedEndpoint endpoint_of(const WorkloadPtr& workload, const Endpoint& target) {
   ExplainedEndpoint out;

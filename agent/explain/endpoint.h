@@ -9,14 +9,11 @@ namespace weft::agent {
 struct ExplainAsked {
   const ExplainView& view;
   const ExplainSource& source;
-  const state::State::Addresses& mesh;
+  const state::State::Addresses& mesh;  ///< what the capture map has
   Endpoint original;
 
   [[nodiscard]] const std::string& network() const { return source.workload ? source.workload->network : view.network; }
 };
-
-/// Whether the capture map has the address.
-[[nodiscard]] bool in_mesh(const state::State::Addresses& mesh, const IpAddress& address);
 
 /// An endpoint that is allowed, with the workload's names where there is one.
 [[nodiscard]] ExplainedEndpoint endpoint_of(const state::WorkloadPtr& workload, const Endpoint& target);

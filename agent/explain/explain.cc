@@ -104,7 +104,7 @@ void decide_capture(const ExplainAsked& asked, Explanation& out) {
   if (address.is_link_local() && !(egress.registry_only && address.is_v4())) {
     return not_captured(text + " is link-local");
   }
-  const bool listed = in_mesh(asked.mesh, address);
+  const bool listed = asked.mesh.contains(address);
   const bool refused = !listed && !state::egress_refusal(asked.view.state, egress, asked.original, {}).empty();
   if (!listed && !asked.view.captures_all && !refused) {
     return not_captured(text + " is no destination of the mesh");

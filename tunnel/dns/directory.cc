@@ -62,10 +62,7 @@ class Spellings {
 
 ServicePtr choose(const std::vector<ServicePtr>& services, const Client& client, std::string_view cluster_domain) {
   ServicePtr best;
-  const auto rank = [&](const Service& service) {
-    if (service.namespace_name == client.namespace_name) return 2;
-    return service.canonical ? 1 : 0;
-  };
+  const auto rank = [&](const Service& service) { return state::hostname_rank(service, client.namespace_name); };
   for (const auto& service : services) {
     const bool own = service->namespace_name == client.namespace_name;
     if (service->visibility == state::Visibility::kNamespace && !own) continue;

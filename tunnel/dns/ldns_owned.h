@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <string>
 
 // After all others: it makes macros of true and false.
 #include <ldns/ldns.h>
 #undef true
 #undef false
 
-/// Who frees what ldns gives. For the .cc files of tunnel/dns alone; to be included last.
+/// Who frees what ldns gives, and how it is read. For the .cc files of tunnel/dns alone; to be included last.
 namespace weft::dns {
 
 struct LdnsDelete {
@@ -22,5 +23,11 @@ struct LdnsDelete {
 };
 template <class T>
 using Owned = std::unique_ptr<T, LdnsDelete>;
+
+/// As people write it; "" where there is no memory.
+inline std::string to_text(const ldns_rdf* data) {
+  const Owned<char> text(ldns_rdf2str(data));
+  return text ? text.get() : "";
+}
 
 }  // namespace weft::dns

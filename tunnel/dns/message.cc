@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/dns/message.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 
 #include "tunnel/dns/ldns_owned.h"
@@ -14,11 +16,6 @@ ldns_rr_type to_ldns(RecordType type) { return type == RecordType::kA ? LDNS_RR_
 Owned<ldns_rdf> parse_name(const std::string& name) {
   if (name.find('\0') != std::string::npos) return nullptr;
   return Owned<ldns_rdf>(ldns_dname_new_frm_str(name.c_str()));
-}
-
-std::string to_text(const ldns_rdf* name) {
-  const Owned<char> text(ldns_rdf2str(name));
-  return text ? text.get() : "";
 }
 
 std::string rcode_name(ldns_pkt_rcode rcode) {
@@ -92,6 +89,13 @@ Reply read_records(const Records& records, const ldns_rdf& asked, RecordType typ
 Failure no_message(const std::string& why) { return fail(ErrorCode::kInvalid, "read a DNS message: " + why); }
 
 }  // namespace
+
+std::uint16_t random_id() {
+  std::uint16_t id = 0;
+  // Two bytes are never refused once the kernel has started.
+  if (::getrandom(&id, sizeof id, 0) != sizeof id) return 0;
+  return id;
+}
 
 Result<std::vector<std::byte>> encode(const Question& question) {
   auto name = parse_name(question.name);

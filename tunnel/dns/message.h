@@ -44,6 +44,8 @@ struct Reply {
   std::string rcode;  ///< as DNS names it: "SERVFAIL"
 };
 
+/// For a question: what an answer must repeat, and nobody else can guess. From any thread.
+[[nodiscard]] std::uint16_t random_id();
 /// The question as bytes to send. Errors: kInvalid where the name is none.
 Result<std::vector<std::byte>> encode(const Question& question);
 /// Reads an answer to just this question. Errors: kInvalid for anything else: it is no message, not an answer, or one

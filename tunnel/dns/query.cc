@@ -2,7 +2,6 @@
 #include "tunnel/dns/query.h"
 
 #include <sys/epoll.h>
-#include <sys/random.h>
 
 #include <algorithm>
 #include <array>
@@ -16,13 +15,6 @@ constexpr std::size_t kDatagramMax = 4096;
 constexpr std::size_t kLengthBytes = 2;  ///< in front of each message on TCP
 /// Datagrams that are no answer, which one try puts up with.
 constexpr int kGarbageMax = 64;
-
-std::uint16_t random_id() {
-  std::uint16_t id = 0;
-  // Two bytes are never refused once the kernel has started.
-  if (::getrandom(&id, sizeof id, 0) != sizeof id) return 0;
-  return id;
-}
 
 }  // namespace
 

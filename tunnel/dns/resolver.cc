@@ -2,7 +2,6 @@
 #include "tunnel/dns/resolver.h"
 
 #include <algorithm>
-#include <cctype>
 #include <deque>
 #include <mutex>
 #include <thread>
@@ -13,17 +12,7 @@
 #include "tunnel/dns/servers.h"
 
 namespace weft::dns {
-namespace {
-
-/// Names that differ in nothing that DNS looks at are one.
-std::string canonical(const std::string& hostname) {
-  std::string out = hostname;
-  if (out.ends_with('.')) out.pop_back();
-  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 /// Everything but find() and names() belongs to the resolver's thread.
 class Resolver::Impl {
@@ -67,7 +56,7 @@ class Resolver::Impl {
 };
 
 state::NameAnswer Resolver::Impl::find(const std::string& hostname) {
-  const std::string name = canonical(hostname);
+  const std::string name = state::canonical_name(hostname);
   if (!state::is_host_name(name)) {
     return {state::NameAnswer::Kind::kFailed, nullptr, "it is no host's name"};
   }

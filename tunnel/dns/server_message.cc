@@ -6,6 +6,8 @@
 #include <cctype>
 #include <utility>
 
+#include "tunnel/state/names.h"
+
 #include "tunnel/dns/ldns_owned.h"
 
 namespace weft::dns {
@@ -46,14 +48,6 @@ bool same_question(std::span<const std::byte> a, std::span<const std::byte> b) {
   const auto name = a.size() - kTypeAndClass;
   return std::ranges::equal(a.first(name), b.first(name), {}, small, small) &&
          std::ranges::equal(a.subspan(name), b.subspan(name));
-}
-
-std::string lower_text(const ldns_rdf* name) {
-  const Owned<char> text(ldns_rdf2str(name));
-  std::string out = text ? text.get() : "";
-  if (out.ends_with('.')) out.pop_back();
-  std::ranges::transform(out, out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
 }
 
 void take_edns(Inquiry& inquiry, const ldns_pkt& packet) {
@@ -149,7 +143,7 @@ Result<Inquiry> read_inquiry(std::span<const std::byte> message) {
   const std::size_t length = question_bytes(message);
   if (length == 0) return no_question("its name is not written out");
   const ldns_rr* asked = ldns_rr_list_rr(questions, 0);
-  inquiry.name = lower_text(ldns_rr_owner(asked));
+  inquiry.name = state::canonical_name(to_text(ldns_rr_owner(asked)));
   inquiry.type = static_cast<std::uint16_t>(ldns_rr_get_type(asked));
   inquiry.is_query = (inquiry.flags & kOpcode) == 0 && ldns_rr_get_class(asked) == LDNS_RR_CLASS_IN;
   const auto section = message.subspan(kHeaderBytes, length);

@@ -2,7 +2,6 @@
 #include "tunnel/proxy/dns_forward.h"
 
 #include <sys/epoll.h>
-#include <sys/random.h>
 
 #include "tunnel/base/sys.h"
 
@@ -11,13 +10,6 @@ namespace {
 
 /// Datagrams of the server that are no answer, which one question puts up with.
 constexpr int kGarbageMax = 64;
-
-std::uint16_t random_id() {
-  std::uint16_t id = 0;
-  // Two bytes are never refused once the kernel has started.
-  if (::getrandom(&id, sizeof id, 0) != sizeof id) return 0;
-  return id;
-}
 
 }  // namespace
 
@@ -35,7 +27,7 @@ Result<void> DnsForward::start(const PodContext& pod, const IpAddress& source, c
   if (!fd) return Failure(fd.error());
   auto watcher = worker_.loop.watch(fd->get(), EPOLLIN, [this](std::uint32_t) { on_readable(); });
   if (!watcher) return Failure(watcher.error());
-  id_ = random_id();
+  id_ = dns::random_id();
   std::vector<std::byte> bytes(message.begin(), message.end());
   dns::set_id(bytes, id_);
   auto sent = sys::send(fd->get(), bytes);

@@ -60,7 +60,7 @@ DnsStream::DnsStream(WorkerContext& worker, std::shared_ptr<const PodContext> po
       charge_(std::move(charge)),
       ended_call_(std::move(ended)),
       counted_(worker.metrics.socket(telemetry::Reporter::kSource)),
-      client_(*this, &DnsStream::read_client, &DnsStream::on_client_flushed, &DnsStream::on_client_broken),
+      client_(*this, &DnsStream::read_client, &DnsStream::read_server, &DnsStream::end),
       server_(*this, &DnsStream::read_server, &DnsStream::on_server_flushed, &DnsStream::on_server_lost),
       last_(worker.loop.now()),
       timer_(worker.loop) {}
@@ -166,6 +166,7 @@ Result<void> DnsStream::open_server() {
   return {};
 }
 
+/// And then goes on with the client. Also when that one has taken what it was slow to read.
 void DnsStream::read_server() {
   std::vector<std::byte> message;
   for (;;) {
@@ -225,13 +226,6 @@ void DnsStream::answer(std::span<const std::byte> message) {
   if (ended_ || message.empty()) return;
   if (auto written = client_.socket->write(framed(message)); !written) end();
 }
-
-void DnsStream::on_client_flushed() {
-  // Which goes on with the client.
-  read_server();
-}
-
-void DnsStream::on_client_broken() { end(); }
 
 void DnsStream::on_server_flushed() {}
 

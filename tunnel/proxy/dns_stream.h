@@ -70,8 +70,6 @@ class DnsStream final : public loop::Deferred {
   void read_client();
   bool read_some();
   void read_server();
-  void on_client_flushed();
-  void on_client_broken();
   void on_server_flushed();
   void on_server_lost();
   [[nodiscard]] bool may_take_more() const;

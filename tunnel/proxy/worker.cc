@@ -20,11 +20,6 @@
 #include "tunnel/proxy/tunnel_checks.h"
 
 namespace weft::proxy {
-namespace {
-
-constexpr std::uint16_t kDnsPort = 53;
-
-}  // namespace
 
 /// Everything of a worker; but for create and the destructor only its own thread calls in.
 class Worker::Impl {
@@ -188,7 +183,7 @@ void Worker::Impl::take_outbound(const Pod& pod, Captured captured) {
   }
   auto charge = admit(pod, Kind::kOutbound, captured);
   if (!charge) return;
-  if (pod.dns && captured.local.port == kDnsPort) return pod.dns->take(std::move(captured), std::move(*charge));
+  if (pod.dns && captured.local.port == state::kDnsPort) return pod.dns->take(std::move(captured), std::move(*charge));
   auto& added = context_.connections.add(std::make_unique<Outbound>(context_, pod.context, std::move(captured.fd),
                                                                     captured.peer, captured.local, std::move(*charge)));
   added.count_socket();

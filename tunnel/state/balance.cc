@@ -132,18 +132,6 @@ std::vector<Candidate> candidates_of(const State& state, const Workload& source,
   return candidates;
 }
 
-const Candidate& by_weight(const std::vector<Candidate>& candidates, std::uint64_t random) {
-  std::uint64_t total = 0;
-  for (const auto& candidate : candidates) total += candidate.endpoint->workload->capacity;
-  std::uint64_t at = random % total;
-  for (const auto& candidate : candidates) {
-    const std::uint64_t weight = candidate.endpoint->workload->capacity;
-    if (at < weight) return candidate;
-    at -= weight;
-  }
-  return candidates.back();
-}
-
 }  // namespace
 
 bool accepts(IpFamilies families, const IpAddress& address) {
@@ -167,7 +155,8 @@ Choice choose_endpoint(const State& state, const Workload& source, const Service
   LeftOut left_out;
   const std::vector<Candidate> candidates = candidates_of(state, source, service, original, avoid, target, left_out);
   if (candidates.empty()) return {nullptr, {}, why_none(service, left_out)};
-  const Candidate& chosen = by_weight(candidates, random);
+  const auto capacity = [](const Candidate& c) { return std::uint64_t{c.endpoint->workload->capacity}; };
+  const Candidate& chosen = by_weight(candidates, random, capacity).first;
   return {chosen.endpoint->workload, chosen.target, {}};
 }
 

@@ -40,6 +40,22 @@ enum class TargetPort : std::uint8_t {
                                      const Endpoint& original, std::uint64_t random, const Workload* avoid = nullptr,
                                      TargetPort target = TargetPort::kNamed);
 
+/// One of `items`, each as often as its weight says, and what `random` has left for another choice. Their weights are
+/// not all 0.
+template <class T, class WeightOf>
+[[nodiscard]] std::pair<const T&, std::uint64_t> by_weight(const std::vector<T>& items, std::uint64_t random,
+                                                           const WeightOf& weight_of) {
+  std::uint64_t total = 0;
+  for (const T& item : items) total += weight_of(item);
+  std::uint64_t at = random % total;
+  for (const T& item : items) {
+    const std::uint64_t weight = weight_of(item);
+    if (at < weight) return {item, random / total};
+    at -= weight;
+  }
+  return {items.back(), random / total};
+}
+
 /// What choose_endpoint can give, for people: each endpoint with its weight. `random` values that are below the sum of
 /// the weights choose in this order, as many for each endpoint as its weight. Where there is none `reason` says why.
 struct Choices {

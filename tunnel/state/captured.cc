@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "tunnel/base/sort_unique.h"
+
 namespace weft::state {
 namespace {
 
@@ -11,12 +13,6 @@ namespace {
 bool balancing_needs_us(const Service& service) {
   if (service.load_balancer && service.load_balancer->mode != LoadBalancerMode::kStandard) return true;
   return !service.hostname.starts_with(service.name + "." + service.namespace_name + ".svc.");
-}
-
-template <class T>
-void sort_unique(std::vector<T>& values) {
-  std::ranges::sort(values);
-  values.erase(std::unique(values.begin(), values.end()), values.end());
 }
 
 }  // namespace
@@ -50,6 +46,11 @@ bool is_captured(const State& state, const Service& service, const NetworkAddres
   // address.
   const auto workload = state.workload_by_address(vip.network, vip.address);
   return !workload || is_captured(*workload) || has_waypoint(service);
+}
+
+bool State::Addresses::contains(const IpAddress& address) const {
+  return std::ranges::binary_search(addresses, address) ||
+         std::ranges::any_of(cidrs, [&](const Cidr& range) { return range.contains(address); });
 }
 
 State::Addresses State::mesh_addresses() const {

@@ -3,19 +3,15 @@
 
 #include <algorithm>
 
+#include "tunnel/base/sort_unique.h"
+
 namespace weft::state {
-namespace {
-
-constexpr std::uint16_t kDnsPort = 53;
-
-}  // namespace
 
 State::Addresses registry(const State& state, const EgressPolicy& policy) {
   if (!policy.registry_only) return {};
   State::Addresses out = state.named_addresses();
   for (const Cidr& range : policy.exempt) out.cidrs.push_back(range);
-  std::ranges::sort(out.cidrs);
-  out.cidrs.erase(std::unique(out.cidrs.begin(), out.cidrs.end()), out.cidrs.end());
+  sort_unique(out.cidrs);
   return out;
 }
 

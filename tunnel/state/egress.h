@@ -13,6 +13,8 @@ namespace weft::state {
 struct EgressPolicy {
   bool registry_only = false;  ///< only to what the configuration names, or `exempt`; false: anywhere
   std::vector<Cidr> exempt;
+  /// As the flag and people call it.
+  [[nodiscard]] const char* mode() const { return registry_only ? "registry-only" : "allow-any"; }
   bool operator==(const EgressPolicy&) const = default;
 };
 

@@ -2,6 +2,7 @@
 #include "tunnel/state/names.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "tunnel/state/balance.h"
 
@@ -35,6 +36,16 @@ bool is_host_name(std::string_view text) {
   }
   // No top-level domain is a number: it is an IPv4 address, or one that was misspelt.
   return !std::ranges::all_of(last, is_digit);
+}
+
+std::string small_letters(std::string text) {
+  std::ranges::transform(text, text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+std::string canonical_name(std::string text) {
+  if (text.ends_with('.')) text.pop_back();
+  return small_letters(std::move(text));
 }
 
 IpAddress choose_address(const std::vector<IpAddress>& addresses, const IpAddress& like, IpFamilies families,

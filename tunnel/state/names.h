@@ -27,6 +27,11 @@ struct NameAnswer {
 /// all, with or without a dot at the end. No address and no wildcard.
 [[nodiscard]] bool is_host_name(std::string_view text);
 
+/// Names that differ in nothing that DNS looks at are one: `text` in small letters.
+[[nodiscard]] std::string small_letters(std::string text);
+/// The same, and without the dot at its end.
+[[nodiscard]] std::string canonical_name(std::string text);
+
 /// One of a name's addresses to dial: of `families`, of the family of `like` where there is one, `avoid` (it may be
 /// unset) only where there is no other. What leads back to the dialler itself (loopback, unspecified) is left out.
 /// Unset where none is left. Pure: `random` alone decides among equals.

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-
 #include "tunnel/state/balance.h"
 #include "tunnel/state/captured.h"
 #include "tunnel/state/state.h"
@@ -20,17 +18,10 @@ Destination refused(Destination destination, std::string reason) {
 Destination through_waypoint(const State& state, Destination destination, const Workload& source,
                              const std::vector<WeightedWaypoint>& waypoints, std::uint64_t random,
                              const Workload* avoid) {
-  std::uint64_t all = 0;
-  for (const auto& one : waypoints) all += one.weight;
-  std::uint64_t at = random % all;
-  const auto chosen = std::ranges::find_if(waypoints, [&at](const WeightedWaypoint& one) {
-    if (at < one.weight) return true;
-    at -= one.weight;
-    return false;
-  });
-  destination.waypoint = chosen->waypoint;
-  WaypointChoice found =
-      choose_waypoint(state, source, *destination.waypoint, destination.target.address, random / all, avoid);
+  const auto weight = [](const WeightedWaypoint& one) { return std::uint64_t{one.weight}; };
+  const auto [chosen, rest] = by_weight(waypoints, random, weight);
+  destination.waypoint = chosen.waypoint;
+  WaypointChoice found = choose_waypoint(state, source, *destination.waypoint, destination.target.address, rest, avoid);
   if (!found.choice.workload) return refused(std::move(destination), std::move(found.choice.reason));
   const Workload& workload = *found.choice.workload;
   destination.workload = found.choice.workload;

@@ -54,4 +54,11 @@ struct Service {
   [[nodiscard]] std::string key() const { return namespace_name + "/" + hostname; }
 };
 
+/// Of several services with one hostname the one with the highest rank is meant by who asks from that namespace, and of
+/// equals the first: its own namespace's, then a canonical one.
+[[nodiscard]] inline int hostname_rank(const Service& service, std::string_view namespace_name) {
+  if (service.namespace_name == namespace_name) return 2;
+  return service.canonical ? 1 : 0;
+}
+
 }  // namespace weft::state

@@ -2,8 +2,9 @@
 #include "tunnel/state/state.h"
 
 #include <algorithm>
-#include <cctype>
 #include <optional>
+
+#include "tunnel/state/names.h"
 
 namespace weft::state {
 namespace {
@@ -17,11 +18,6 @@ const Value& find_or(const Index& index, std::string_view key, const Value& fall
 
 /// A key as an error shows it: whole, unless somebody plays with it.
 std::string shown(const std::string& key) { return excerpt(key, 300); }
-
-std::string small_letters(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
-}
 
 std::string in_network(const std::string& address, const std::string& network) {
   return address + " in network \"" + excerpt(network) + "\"";

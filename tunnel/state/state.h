@@ -89,6 +89,7 @@ class State {
     std::vector<IpAddress> addresses;  ///< sorted, unique
     std::vector<Cidr> cidrs;           ///< sorted, unique
     bool operator==(const Addresses&) const = default;
+    [[nodiscard]] bool contains(const IpAddress& address) const;
   };
   /// The addresses whose connections must be captured: workloads with HBONE, and VIPs with an HBONE endpoint or a
   /// waypoint, or whose balancing needs us ("What is captured" in ARCHITECTURE.md).

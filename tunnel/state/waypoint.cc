@@ -128,14 +128,11 @@ WaypointTarget waypoint_target(const State& state, const Workload& waypoint, con
 }
 
 WaypointTarget waypoint_target(const State& state, const Workload& waypoint, std::string_view hostname) {
-  const auto rank = [&](const Service& service) {
-    if (service.namespace_name == waypoint.namespace_name) return 0;
-    return service.canonical ? 1 : 2;
-  };
+  const auto rank = [&](const Service& service) { return hostname_rank(service, waypoint.namespace_name); };
   WaypointTarget best;
   for (const auto& service : state.services_by_hostname(hostname)) {
     auto target = target_of(state, waypoint, service);
-    if (target.found && (!best.found || rank(*service) < rank(*best.service))) best = std::move(target);
+    if (target.found && (!best.found || rank(*service) > rank(*best.service))) best = std::move(target);
   }
   return best;
 }

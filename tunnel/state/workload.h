@@ -33,6 +33,8 @@ struct NamespacedHostname {
 /// Where a workload takes HBONE.
 inline constexpr std::uint16_t kHbonePort = 15008;
 
+inline constexpr std::uint16_t kDnsPort = 53;
+
 /// The ports that the mesh's own listeners are known by: no peer may ask for them.
 [[nodiscard]] constexpr bool is_proxy_port(std::uint16_t port) {
   return port == 15001 || port == 15006 || port == kHbonePort;
