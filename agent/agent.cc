@@ -12,7 +12,6 @@
 #include <iterator>
 
 #include "agent/agent_impl.h"
-#include "agent/control/local_file.h"
 #include "agent/hardening/hardening.h"
 #include "agent/version.h"
 #include "tunnel/base/log.h"
@@ -56,10 +55,7 @@ Result<void> Agent::Impl::build() {
     return hardened;
   }
 
-  auto opened =
-      LocalCa::open({.directory = config.ca_dir, .crl_file = config.crl, .lifetime = config.certificate_lifetime});
-  if (!opened) return Failure(opened.error());
-  ca = std::move(*opened);
+  if (auto opened = open_ca(); !opened) return opened;
   for (auto step :
        {&Impl::meet_predecessor, &Impl::load_capture, &Impl::make_workers, &Impl::make_enrolment, &Impl::start_source,
         &Impl::take_over, &Impl::start_enrolment, &Impl::serve, &Impl::start_handover}) {
@@ -110,18 +106,19 @@ Result<void> Agent::Impl::make_workers() {
   if (!made) return Failure(made.error());
   workers = std::move(*made);
   workers->start();
-  cert_manager = std::make_unique<CertManager>(*ca, certificates, Clock::real(),
+  cert_manager = std::make_unique<CertManager>(certificate_source(), certificates, Clock::real(),
                                                [this](const state::Identity&) { workers->certificates_changed(); });
-  workers->set_revocations(ca->revocations());
-  cert_manager->set_revocations(ca->revocations());
-  cert_manager->start();
   if (auto watching = watch_ca(); !watching) return watching;
+  cert_manager->start();
   wanted = std::make_unique<WantedIdentities>(*cert_manager);
   log::info("workers started count={}", config.workers);
   return {};
 }
 
 Result<void> Agent::Impl::watch_ca() {
+  if (!ca) return {};  // istiod has no revocation lists for us, and new roots come with its certificates
+  workers->set_revocations(ca->revocations());
+  cert_manager->set_revocations(ca->revocations());
   return ca->start({.replaced = [this] { cert_manager->renew_all(); },
                     .back = [this] { cert_manager->retry(); },
                     .revoked =
@@ -139,6 +136,7 @@ Result<void> Agent::Impl::make_enrolment() {
   settings.max_pods = config.max_pods;
   settings.dns_capture = config.dns_capture;
   settings.egress = config.egress;
+  make_enroller(settings);
   enrolment =
       std::make_unique<Enrolment>(std::move(settings), *maps, *workers, netns, std::move(*records),
                                   [this](const std::vector<state::Identity>& identities) { wanted->set(identities); });
@@ -154,7 +152,7 @@ Result<void> Agent::Impl::make_enrolment() {
 }
 
 Result<void> Agent::Impl::start_source() {
-  source = std::make_unique<control::LocalFile>(config.local_config);
+  source = make_source();
   return source->start([this](Result<std::shared_ptr<const state::State>> state) {
     if (!state) return;
     const bool first = enrolment->state() == nullptr;
@@ -170,16 +168,12 @@ Result<void> Agent::Impl::start_enrolment() {
   RegistrationServerConfig server;
   server.socket_path = config.socket;
   auto opened = RegistrationServer::start(
-      std::move(server),
-      [this](cni::Request request) {
-        auto reply = enrolment->handle(std::move(request));
-        if (reply.created) reconciler->pod_registered();
-        return reply;
-      },
+      std::move(server), [this](cni::Request request) { return handle_registration(std::move(request)); },
       inherited(registration_name(config.socket)));
   if (!opened) return Failure(opened.error());
   registration = std::move(*opened);
   reconciler->start();
+  start_enroller();
   return {};
 }
 
@@ -206,9 +200,11 @@ Result<void> Agent::Impl::serve() {
 }
 
 std::vector<std::string> Agent::Impl::not_ready() const {
-  // Capture and the CA are there before this is ever asked: the agent does not start without them.
+  // Capture and the mesh's own CA are there before this is ever asked: the agent does not start without them.
   std::vector<std::string> missing;
   if (!enrolment->state()) missing.push_back("no configuration yet: " + source->status());
+  if (const auto why = enroller ? enroller->not_synced() : ""; !why.empty())
+    missing.push_back("the Kubernetes API has not told of this node's pods: " + why);
   return missing;
 }
 
@@ -226,6 +222,7 @@ std::vector<PodStatus> Agent::Impl::pods() const {
     status.reason = std::move(unwired.reason);
     all.push_back(std::move(status));
   }
+  add_uncaptured(all);
   return all;
 }
 
@@ -272,10 +269,12 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
                       .unknown_attachments = [this] { return reconciler->unknown(); },
                       .certificates = sources->certificate_status,
                       .certificate_counts = [this] { return cert_manager->counts(); },
-                      .ca = [this] { return ca->status(); },
+                      .ca = [this] { return ca_status(); },
                       .limits = limits,
                       .resources = [this] { return resources->status(); },
+                      .kubernetes = {},
                       .version = kVersion};
+  if (enroller) sources->metrics.kubernetes = [this] { return enroller->counts(); };
   return sources;
 }
 
@@ -298,6 +297,7 @@ void Agent::Impl::log_signal() const {
 void Agent::Impl::stop() {
   log::info("weft-agent stops");
   events->stop();
+  if (enroller) enroller->stop();
   registration->stop();
   source->stop();
   reconciler->stop();
@@ -337,6 +337,7 @@ void Agent::run() {
     impl_->handover->stop();
     if (!impl_->taken_over) return impl_->stop();
   }
+  if (impl_->enroller) impl_->enroller->stop();
   impl_->outlive();
   impl_->handover->stop(impl_->giver->metrics());
   impl_->source->stop();

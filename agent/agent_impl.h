@@ -20,14 +20,17 @@
 #include "agent/events.h"
 #include "agent/handover/giver.h"
 #include "agent/handover/takeover.h"
+#include "agent/identity/ca_client.h"
 #include "agent/identity/cert_manager.h"
 #include "agent/identity/local_ca.h"
+#include "agent/kube/enroller.h"
 #include "agent/reconcile/reconciler.h"
 #include "agent/registration_server.h"
 #include "agent/resource_watch.h"
 #include "tunnel/dns/resolver.h"
 
-/// The inside of Agent: agent.cc builds and stops it, agent_handover.cc is its part in handovers.
+/// The inside of Agent: agent.cc builds and stops it, agent_handover.cc is its part in handovers, agent_kube.cc
+/// in enrolment by the Kubernetes API.
 namespace weft::agent {
 
 inline constexpr milliseconds kListTimeout{1'000};
@@ -70,8 +73,9 @@ class WantedIdentities {
 struct Agent::Impl {
   Config config;
   Fd signals;
-  Fd quit;  ///< readable when the admin API asked to stop
-  std::unique_ptr<LocalCa> ca;
+  Fd quit;                              ///< readable when the admin API asked to stop
+  std::unique_ptr<LocalCa> ca;          ///< null: istiod's
+  std::unique_ptr<CaClient> istiod_ca;  ///< null: the mesh's own
   std::unique_ptr<bpf::Capture> capture;
   std::unique_ptr<BpfCaptureMaps> maps;
   std::unique_ptr<dns::Resolver> resolver;
@@ -86,6 +90,7 @@ struct Agent::Impl {
   std::unique_ptr<WantedIdentities> wanted;
   KernelNetns netns;
   Predecessors predecessors;
+  std::unique_ptr<kube::Enroller> enroller;  ///< null where the mesh's configuration enrols
   std::unique_ptr<Enrolment> enrolment;
   std::unique_ptr<Reconciler> reconciler;
   std::unique_ptr<RegistrationServer> registration;
@@ -101,16 +106,27 @@ struct Agent::Impl {
   std::optional<Takeover> takeover;
   Estate estate;
 
-  /// The resolver and the CA call what goes before them.
+  /// The resolver, the CA and the enroller call what goes before them.
   ~Impl() {
+    if (enroller) enroller->stop();
     if (resolver) resolver->stop();
     if (ca) ca->stop();
+    if (istiod_ca) istiod_ca->stop();
   }
   Result<void> build();
+  Result<void> open_ca();
+  [[nodiscard]] CertificateSource& certificate_source() const;
+  [[nodiscard]] CaStatus ca_status() const;
+  [[nodiscard]] std::unique_ptr<control::Source> make_source() const;
   Result<void> load_capture();
   Result<void> make_workers();
   Result<void> watch_ca();
   Result<void> make_enrolment();
+  void make_enroller(EnrolmentConfig& settings);
+  void start_enroller();
+  [[nodiscard]] std::string not_in_place(const kube::WiredState& asked) const;
+  cni::Reply handle_registration(cni::Request request);
+  void add_uncaptured(std::vector<PodStatus>& pods) const;
   Result<void> start_source();
   Result<void> start_enrolment();
   Result<void> serve();

@@ -22,8 +22,9 @@ class CaptureMaps {
   virtual Result<void> set_dns_socket(std::uint32_t slot, bpf::IpFamily family, std::uint32_t worker, int fd) = 0;
   virtual Result<void> use_workers() = 0;
   [[nodiscard]] virtual Result<std::uint32_t> listening(std::uint32_t slot) const = 0;
-  virtual Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) = 0;
-  virtual Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) = 0;
+  virtual Result<void> set_destinations(const bpf::AddressList& wanted) = 0;
+  virtual Result<void> set_destinations(const bpf::AddressList& present, const bpf::AddressList& wanted) = 0;
+  virtual Result<void> set_registry(const bpf::AddressList& wanted) = 0;
   virtual Result<void> set_capture_all(bool capture_all) = 0;
   [[nodiscard]] virtual Result<std::vector<bpf::Counter>> counters() const = 0;
   [[nodiscard]] virtual Result<bpf::PodTraffic> traffic(std::uint32_t slot) const = 0;
@@ -44,12 +45,11 @@ class BpfCaptureMaps final : public CaptureMaps {
   }
   Result<void> use_workers() override { return capture_.use_workers(); }
   [[nodiscard]] Result<std::uint32_t> listening(std::uint32_t slot) const override { return capture_.listening(slot); }
-  Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) override {
-    return capture_.set_destinations(addresses, cidrs);
+  Result<void> set_destinations(const bpf::AddressList& wanted) override { return capture_.set_destinations(wanted); }
+  Result<void> set_destinations(const bpf::AddressList& present, const bpf::AddressList& wanted) override {
+    return capture_.set_destinations(present, wanted);
   }
-  Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) override {
-    return capture_.set_registry(addresses, cidrs);
-  }
+  Result<void> set_registry(const bpf::AddressList& wanted) override { return capture_.set_registry(wanted); }
   Result<void> set_capture_all(bool capture_all) override { return capture_.set_capture_all(capture_all); }
   [[nodiscard]] Result<std::vector<bpf::Counter>> counters() const override { return capture_.counters(); }
   [[nodiscard]] Result<bpf::PodTraffic> traffic(std::uint32_t slot) const override { return capture_.traffic(slot); }

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "agent/hardening/syscalls.h"
+#include "agent/kube/api_config.h"
 #include "tunnel/base/clock.h"
 #include "tunnel/base/error.h"
 #include "tunnel/base/ip.h"
@@ -14,15 +17,32 @@
 
 namespace weft::agent {
 
+/// How the Kubernetes API enrols this node's pods.
+struct KubernetesConfig {
+  kube::ApiConfig api;
+  std::vector<std::string> exclude_namespaces = {"kube-system"};
+};
+
+/// istiod, where the configuration or the certificates come from it, and what the agent is to it.
+struct IstiodConfig {
+  std::string xds_address;  ///< HOST:PORT; empty: the configuration is a file
+  std::string ca_address;   ///< HOST:PORT; empty: the CA is a directory
+  std::string root = "/var/run/secrets/istio/root-cert.pem";
+  std::string token = "/var/run/secrets/tokens/istio-token";
+  std::string server_name = "istiod.istio-system.svc";
+  std::string pod_name, pod_namespace, instance_ip;
+};
+
 /// What weft-agent was started with: flags, or WEFT_* in the environment, of which the flag wins.
 struct Config {
-  std::string local_config;
+  std::string local_config;  ///< empty: istiod has the configuration
+  IstiodConfig istiod;
   std::string node;
   std::string socket = "/run/weft/agent.sock";
   std::string bpf_root = "/sys/fs/bpf/weft";
   std::string ca_dir = "/etc/weft/ca";
-  std::string crl;  ///< empty: crl.pem in ca_dir
-  seconds certificate_lifetime{3600};
+  std::string crl;                     ///< empty: crl.pem in ca_dir
+  seconds certificate_lifetime{3600};  ///< of istiod's CA a day, unless told otherwise
   std::string run_dir = "/run/weft";
   Endpoint admin, metrics, ready;
   std::uint32_t workers = 1;
@@ -37,6 +57,7 @@ struct Config {
   bool dns_capture = false;  ///< of pods whose annotations do not say
   state::EgressPolicy egress;
   std::string resolv_conf = "/etc/resolv.conf";  ///< names the DNS servers for workloads that are names
+  std::optional<KubernetesConfig> kubernetes;    ///< empty: the mesh's configuration says which pods are in it
   std::string log_level = "info";
   log::Format log_format = log::Format::kText;
   std::string cni_conf_dir = "/etc/cni/net.d";         ///< empty: pods that are older than Weft are not taken up

@@ -20,6 +20,10 @@ state::State::Addresses union_of(const state::State::Addresses& a, const state::
   return {union_of(a.addresses, b.addresses), union_of(a.cidrs, b.cidrs)};
 }
 
+state::State::AddressesPtr union_of(const state::State::AddressesPtr& a, const state::State::AddressesPtr& b) {
+  return a == b ? a : std::make_shared<const state::State::Addresses>(union_of(*a, *b));
+}
+
 }  // namespace
 
 Enrolment::Enrolment(EnrolmentConfig config, CaptureMaps& capture, DataPlane& data_plane, NetnsAccess& netns,
@@ -261,21 +265,6 @@ void Enrolment::set_inbound(Attachment& attachment, bpf::InboundPlaintext inboun
   }
 }
 
-/// Another interface of a pod is what the pod's first one is: they share the netns, and the workload names the
-/// addresses of the first one only.
-Decision Enrolment::decide(const Registration& registration) const {
-  PodFacts facts = registration.facts();
-  if (registration.secondary) {
-    const auto first = std::ranges::find_if(attachments_, [&](const auto& entry) {
-      const Registration& other = entry.second.registration;
-      return !other.secondary && other.netns_id.same(registration.netns_id);
-    });
-    if (first != attachments_.end()) facts = first->second.registration.facts();
-    facts.interface_addresses = registration.addresses;
-  }
-  return agent::decide(state_.get(), facts, config_.node);
-}
-
 /// Makes a live pod what the decision says. A pod whose workload now has other addresses stays what it is: neither
 /// taken out of the mesh nor given an identity that may not be its own.
 void Enrolment::reconcile(Attachment& attachment, const Decision& decision) {
@@ -348,7 +337,7 @@ void Enrolment::sweep() {
     if (since && Clock::real().now() - *since >= config_.leave_time) end_leaving(attachment);
   }
   if (!state_) return;
-  if (capture_all_) set_destinations(destinations_);
+  if (capture_all_) set_destinations(state_->mesh_addresses());
   set_registry(registry_);
   for (auto& [key, attachment] : attachments_) {
     if (attachment.registration.enrolled && !attachment.listening) {
@@ -368,12 +357,19 @@ void Enrolment::raise_checks(const Decisions& decisions) {
 }
 
 /// On success only these destinations are captured; otherwise everything is.
-void Enrolment::set_destinations(const state::State::Addresses& wanted) {
-  auto written = capture_.set_destinations(wanted.addresses, wanted.cidrs);
+void Enrolment::set_destinations(const state::State::AddressesPtr& wanted) {
+  // Most changes of a mesh are of no address, and the maps of a large one take a while to go through.
+  const auto& there = destinations_in_maps_;
+  if (!capture_all_ && there && (there == wanted || *there == *wanted)) return;
+  const auto present = std::exchange(destinations_in_maps_, nullptr);
+  const auto list = [](const state::State::Addresses& of) { return bpf::AddressList{of.addresses, of.cidrs}; };
+  auto written =
+      present ? capture_.set_destinations(list(*present), list(*wanted)) : capture_.set_destinations(list(*wanted));
   // Too many: Capture itself captures everything then.
   overflow_ = !written && written.error().code == ErrorCode::kUnavailable;
   const bool closed = !written && !overflow_;
   if (!written) log::warn("mesh destinations: everything is captured error={}", log::quote(written.error().message()));
+  if (written) destinations_in_maps_ = wanted;
   if (closed == capture_all_) return;
   if (auto set = capture_.set_capture_all(closed); !set) {
     log::error("capture setting not written error={}", log::quote(set.error().message()));
@@ -386,7 +382,7 @@ void Enrolment::set_destinations(const state::State::Addresses& wanted) {
 void Enrolment::set_registry(const state::State::Addresses& wanted) {
   if (!config_.egress.registry_only || registry_in_maps_ == wanted) return;
   registry_in_maps_.reset();
-  auto written = capture_.set_registry(wanted.addresses, wanted.cidrs);
+  auto written = capture_.set_registry({wanted.addresses, wanted.cidrs});
   if (written || written.error().code == ErrorCode::kUnavailable) registry_in_maps_ = wanted;
   if (!written) {
     log::warn("registry of destinations: not all of it is open error={}", log::quote(written.error().message()));
@@ -405,10 +401,10 @@ void Enrolment::apply(std::shared_ptr<const state::State> state) {
 
 /// Brings the node in step with the snapshot; `before` is what it is in step with, null: nothing.
 void Enrolment::follow(const state::State* before) {
-  const auto destinations = std::exchange(destinations_, state_->mesh_addresses());
+  const auto& destinations = state_->mesh_addresses();
   const auto registry = std::exchange(registry_, state::registry(*state_, config_.egress));
   // What is new is in the maps before the workers know of it, and what is old until they do not.
-  if (before != nullptr) set_destinations(union_of(destinations, destinations_));
+  if (before != nullptr) set_destinations(union_of(before->mesh_addresses(), destinations));
   set_registry(union_of(registry, registry_));
   Decisions decisions;
   for (auto& [key, attachment] : attachments_) decisions.emplace_back(&attachment, decide(attachment.registration));
@@ -420,7 +416,7 @@ void Enrolment::follow(const state::State* before) {
   data_plane_.set_state(state_);
   for (const auto& [attachment, decision] : decisions) reconcile(*attachment, decision);
   if (before != nullptr) cut_newly_denied(*before);
-  set_destinations(destinations_);
+  set_destinations(destinations);
   set_registry(registry_);
   update_wanted();
 }
@@ -470,7 +466,12 @@ std::vector<WiredPod> Enrolment::wired() const {
   const std::lock_guard lock(mutex_);
   std::vector<WiredPod> all;
   for (const auto& [key, attachment] : attachments_) {
-    all.push_back({attachment.registration, attachment.netns, attachment.registered, attachment.observation});
+    all.push_back({.registration = attachment.registration,
+                   .netns = attachment.netns,
+                   .registered = attachment.registered,
+                   .observation = attachment.observation,
+                   .captured = attachment.registration.enrolled && attachment.listening,
+                   .reason = attachment.reason});
   }
   return all;
 }

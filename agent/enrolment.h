@@ -31,6 +31,11 @@ struct EnrolmentConfig {
   milliseconds leave_time{60'000};     ///< how long a pod that left the mesh is still reached by HBONE
   bool dns_capture = false;            ///< of pods whose annotations do not say
   state::EgressPolicy egress;
+  std::string cluster_id = {};  ///< the first part of the UIDs of this cluster's workloads
+  /// Who selects the pods of the mesh; where it is empty the mesh's configuration does. Called under the lock, must not
+  /// call back.
+  std::function<Selection(const std::string& namespace_name, const std::string& pod, const std::string& uid)> select =
+      {};
 };
 
 /// What another agent of this node hands over.
@@ -56,6 +61,8 @@ struct WiredPod {
   std::shared_ptr<const Fd> netns;
   SteadyTime registered;
   Observation observation;  ///< the last one
+  bool captured = false;    ///< it is in the mesh, and the workers have its listeners
+  std::string reason;       ///< of the last decision
 };
 
 /// The wired pods of this node: takes registrations, decides which pods are in the mesh, and keeps the capture maps,
@@ -101,6 +108,9 @@ class Enrolment {
   /// then lets old destinations go.
   void apply(std::shared_ptr<const state::State> state);
 
+  /// Those who select the pods say otherwise of some than before: enrols and un-enrols.
+  void reselect();
+
   /// Drops pods whose netns is gone, and tries again what failed. Called by the timer, and by tests.
   void sweep();
 
@@ -140,6 +150,7 @@ class Enrolment {
   Result<void> add(Attachment attachment, const Decision& decision);
   Result<void> place_in_netns(Registration& registration) const;
   [[nodiscard]] Decision decide(const Registration& registration) const;
+  [[nodiscard]] std::optional<Selection> selection_of(const Registration& registration) const;
   void replace_overlapping(const Registration& registration);
   [[nodiscard]] Result<std::uint32_t> free_slot() const;
 
@@ -171,7 +182,7 @@ class Enrolment {
   void sweep_retired();
   void raise_checks(const Decisions& decisions);
   void cut_newly_denied(const state::State& before);
-  void set_destinations(const state::State::Addresses& wanted);
+  void set_destinations(const state::State::AddressesPtr& wanted);
   void set_registry(const state::State::Addresses& wanted);
   void update_wanted();
 
@@ -187,11 +198,11 @@ class Enrolment {
   mutable std::mutex mutex_;
   Attachments attachments_;
   std::shared_ptr<const state::State> state_;  ///< null before the first
-  state::State::Addresses destinations_;       ///< of state_
   state::State::Addresses registry_;           ///< what pods of the mesh may reach by state_
   /// What the maps have of it, as far as it fits; empty where that is not known.
   std::optional<state::State::Addresses> registry_in_maps_;
-  bool overflow_ = false;    ///< too many destinations: Capture itself captures everything
+  state::State::AddressesPtr destinations_in_maps_;  ///< whole; null where that is not known
+  bool overflow_ = false;                            ///< too many destinations: Capture itself captures everything
   bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
   std::vector<state::Identity> wanted_;
   enum class Mode : std::uint8_t { kNotStarted, kActive, kHeld, kRetired } mode_ = Mode::kNotStarted;

@@ -9,6 +9,9 @@ void Enrolment::hold() {
   const std::lock_guard lock(mutex_);
   state_at_hold_ = state_;
   mode_ = Mode::kHeld;
+  // The other agent writes them.
+  destinations_in_maps_.reset();
+  registry_in_maps_.reset();
 }
 
 void Enrolment::go_on() {
@@ -18,7 +21,10 @@ void Enrolment::go_on() {
   if (auto used = capture_.use_workers(); !used)
     log::error("capture setting not written error={}", log::quote(used.error().message()));
   const auto before = std::exchange(state_at_hold_, nullptr);
-  if (state_ && state_ != before) follow(before.get());
+  if (!state_) return;
+  if (state_ != before) return follow(before.get());
+  set_destinations(state_->mesh_addresses());
+  set_registry(registry_);
 }
 
 void Enrolment::retire() {

@@ -16,6 +16,7 @@ state::PolicyVerdict verdict_of(const state::State& state, const state::Workload
 }
 
 bool same_policies(const state::State& a, const state::State& b) {
+  if (&a.policies() == &b.policies()) return true;
   return std::ranges::equal(a.policies(), b.policies(), [](const auto& x, const auto& y) { return *x == *y; });
 }
 
@@ -53,10 +54,10 @@ void Enrolment::cut_newly_denied(const state::State& before) {
 Result<std::vector<std::pair<std::string, PlainConnection>>> Enrolment::plaintext(const std::string& pod,
                                                                                   bool end) const {
   std::vector<std::pair<std::string, std::shared_ptr<const Fd>>> looked_at;
-  state::State::Addresses mesh;
+  state::State::AddressesPtr mesh;
   {
     const std::lock_guard lock(mutex_);
-    mesh = destinations_;
+    mesh = (state_ ? state_ : state::State::empty())->mesh_addresses();
     for (const auto& [key, attachment] : attachments_) {
       const Registration& r = attachment.registration;
       if (r.enrolled && (pod.empty() || r.pod() == pod)) looked_at.emplace_back(r.pod(), attachment.netns);
@@ -64,7 +65,7 @@ Result<std::vector<std::pair<std::string, PlainConnection>>> Enrolment::plaintex
   }
   if (looked_at.empty() && !pod.empty())
     return fail(ErrorCode::kNotFound, "no pod " + excerpt(pod) + " of this node is in the mesh");
-  const auto is_mesh = [&mesh](const IpAddress& address) { return mesh.contains(address); };
+  const auto is_mesh = [&mesh](const IpAddress& address) { return mesh->contains(address); };
   std::vector<std::pair<std::string, PlainConnection>> all;
   for (const auto& [name, netns] : looked_at) {
     auto found = netns_.plain_connections(netns->get(), is_mesh, end);

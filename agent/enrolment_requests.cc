@@ -87,6 +87,10 @@ cni::Reply Enrolment::register_pod(cni::Request request) {
   auto registration = registration_of(request);
   if (!registration) return refusal(registration.error());
   if (auto placed = place_in_netns(*registration); !placed) return refusal(placed.error());
+  if (const auto selection = selection_of(*registration); selection && selection->kind == Selection::Kind::kUnsaid) {
+    return refusal(
+        {ErrorCode::kUnavailable, 0, "pod " + registration->pod() + " could be the mesh's: " + selection->reason});
+  }
   const Decision decision = decide(*registration);
   if (decision.kind == Decision::Kind::kRefused) return refusal({ErrorCode::kInvalid, 0, decision.reason});
 
@@ -145,8 +149,7 @@ Result<void> Enrolment::add(Attachment attachment, const Decision& decision) {
   attachment.kind = decision.kind;
   attachment.reason = decision.reason;
   const bool mesh = decision.kind != Decision::Kind::kPlain;
-  auto made =
-      mesh ? enrol(attachment, decision.workload ? decision.workload->uid : "", decision.inbound) : wire(attachment);
+  auto made = mesh ? enrol(attachment, decision.workload_uid, decision.inbound) : wire(attachment);
   if (made) made = records_.save(r);
   if (!made) {
     data_plane_.remove_pod(r.slot, config_.remove_timeout);

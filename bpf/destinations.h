@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "bpf/address_list.h"
 #include "bpf/map_io.h"
 #include "bpf/shared.h"
 
@@ -29,16 +30,21 @@ class AddressSet {
   [[nodiscard]] Result<Plan> plan(std::vector<Key> wanted) const {
     std::ranges::sort(wanted, less);
     wanted.erase(std::unique(wanted.begin(), wanted.end(), equal), wanted.end());
-    auto present = map_.keys();
+    auto present = map_.keys_at_once();
     if (!present) return Failure(present.error());
     std::ranges::sort(*present, less);
     Plan plan;
     std::ranges::set_difference(wanted, *present, std::back_inserter(plan.missing), less);
     std::ranges::set_difference(*present, wanted, std::back_inserter(plan.obsolete), less);
-    plan.fits = wanted.size() <= capacity_;
-    plan.fits_with_old = present->size() + plan.missing.size() <= capacity_;
-    if (!plan.fits) plan.missing.resize(plan.missing.size() - (wanted.size() - capacity_));
-    return plan;
+    return fitted(std::move(plan), present->size(), wanted.size());
+  }
+  /// The same where what the map holds is known; both are sorted, and each value is in them once.
+  template <class Value>
+  [[nodiscard]] Plan plan(std::span<const Value> present, std::span<const Value> wanted) const {
+    std::vector<Value> missing, obsolete;
+    std::ranges::set_difference(wanted, present, std::back_inserter(missing));
+    std::ranges::set_difference(present, wanted, std::back_inserter(obsolete));
+    return fitted({.missing = keys_of(missing), .obsolete = keys_of(obsolete)}, present.size(), wanted.size());
   }
   Result<void> add(const Plan& plan) const {
     for (const Key& key : plan.missing) {
@@ -56,6 +62,19 @@ class AddressSet {
  private:
   static bool less(const Key& a, const Key& b) { return std::memcmp(&a, &b, sizeof a) < 0; }
   static bool equal(const Key& a, const Key& b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+  template <class Value>
+  static std::vector<Key> keys_of(const std::vector<Value>& values) {
+    std::vector<Key> keys;
+    keys.reserve(values.size());
+    for (const Value& value : values) keys.push_back(to_key(value));
+    return keys;
+  }
+  [[nodiscard]] Plan fitted(Plan plan, std::size_t present, std::size_t wanted) const {
+    plan.fits = wanted <= capacity_;
+    plan.fits_with_old = present + plan.missing.size() <= capacity_;
+    if (!plan.fits) plan.missing.resize(plan.missing.size() - (wanted - capacity_));
+    return plan;
+  }
 
   Map<Key, std::uint32_t> map_;
   std::uint32_t capacity_;
@@ -72,13 +91,13 @@ struct AddressMaps {
     [[nodiscard]] bool fits() const { return addresses.fits && cidrs.fits; }
     [[nodiscard]] bool fits_with_old() const { return addresses.fits_with_old && cidrs.fits_with_old; }
   };
-  [[nodiscard]] Result<Plan> plan(std::span<const IpAddress> wanted, std::span<const Cidr> wanted_cidrs) const {
+  [[nodiscard]] Result<Plan> plan(const AddressList& wanted) const {
     std::vector<weft_addr> address_keys;
     std::vector<weft_cidr> cidr_keys;
-    for (const IpAddress& a : wanted) {
+    for (const IpAddress& a : wanted.addresses) {
       if (a.valid()) address_keys.push_back(to_key(a));
     }
-    for (const Cidr& c : wanted_cidrs) {
+    for (const Cidr& c : wanted.cidrs) {
       if (c.address.valid()) cidr_keys.push_back(to_key(c));
     }
     auto a = addresses.plan(std::move(address_keys));
@@ -86,6 +105,10 @@ struct AddressMaps {
     auto c = cidrs.plan(std::move(cidr_keys));
     if (!c) return Failure(c.error());
     return Plan{std::move(*a), std::move(*c)};
+  }
+  /// The same where what the maps hold is known; both are sorted, valid, and without doubles.
+  [[nodiscard]] Plan plan(const AddressList& present, const AddressList& wanted) const {
+    return {addresses.plan(present.addresses, wanted.addresses), cidrs.plan(present.cidrs, wanted.cidrs)};
   }
   Result<void> add(const Plan& plan) const {
     if (auto done = addresses.add(plan.addresses); !done) return done;

@@ -189,6 +189,7 @@ struct Capture::Impl {
   [[nodiscard]] Result<bool> known(const Pod& pod) const;
   Result<void> check_addresses(const Pod& pod) const;
   Result<void> change_destinations(const AddressMaps::Plan& plan) const;
+  Result<void> set_destinations(const AddressMaps::Plan& plan, const AddressList& wanted) const;
   Result<void> forget(std::uint32_t slot, const std::vector<IpAddress>& keep, std::uint32_t keep_ifindex) const;
 };
 
@@ -401,16 +402,26 @@ Result<std::uint32_t> Capture::listening(std::uint32_t slot) const {
 
 Result<void> Capture::tag_socket(int fd) const { return impl_->tags.put(fd, 1); }
 
-Result<void> Capture::set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) {
+Result<void> Capture::set_destinations(const AddressList& wanted) {
   const std::scoped_lock lock(impl_->mutex);
-  const auto plan = impl_->destinations.plan(addresses, cidrs);
+  const auto plan = impl_->destinations.plan(wanted);
   if (!plan) return Failure(plan.error());
-  if (auto done = impl_->change_destinations(*plan); !done) return done;
-  if (plan->fits()) return {};
-  return fail(ErrorCode::kUnavailable,
-              "write " + std::to_string(addresses.size()) + " mesh addresses and " + std::to_string(cidrs.size()) +
-                  " ranges: " + std::to_string(impl_->destinations.addresses.capacity()) +
-                  " of each fit, so every TCP connection of mesh pods is captured (raise the size)");
+  return impl_->set_destinations(*plan, wanted);
+}
+
+Result<void> Capture::set_destinations(const AddressList& present, const AddressList& wanted) {
+  const std::scoped_lock lock(impl_->mutex);
+  return impl_->set_destinations(impl_->destinations.plan(present, wanted), wanted);
+}
+
+Result<void> Capture::Impl::set_destinations(const AddressMaps::Plan& plan, const AddressList& wanted) const {
+  if (auto done = change_destinations(plan); !done) return done;
+  if (plan.fits()) return {};
+  return fail(ErrorCode::kUnavailable, "write " + std::to_string(wanted.addresses.size()) + " mesh addresses and " +
+                                           std::to_string(wanted.cidrs.size()) +
+                                           " ranges: " + std::to_string(destinations.addresses.capacity()) +
+                                           " of each fit, so every TCP connection of mesh pods is captured (raise the "
+                                           "size)");
 }
 
 /// Where what is new does not fit beside what was, everything counts as mesh meanwhile.
@@ -425,15 +436,15 @@ Result<void> Capture::Impl::change_destinations(const AddressMaps::Plan& plan) c
   return plan.fits() ? overflow(0) : Result<void>();
 }
 
-Result<void> Capture::set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) {
+Result<void> Capture::set_registry(const AddressList& wanted) {
   if (!impl_->registry_only) return {};
   const std::scoped_lock lock(impl_->mutex);
-  const auto plan = impl_->registry.plan(addresses, cidrs);
+  const auto plan = impl_->registry.plan(wanted);
   if (!plan) return Failure(plan.error());
   if (auto done = impl_->registry.replace(*plan); !done) return done;
   if (plan->fits()) return {};
-  return fail(ErrorCode::kUnavailable, "write the registry of " + std::to_string(addresses.size()) + " addresses and " +
-                                           std::to_string(cidrs.size()) +
+  return fail(ErrorCode::kUnavailable, "write the registry of " + std::to_string(wanted.addresses.size()) +
+                                           " addresses and " + std::to_string(wanted.cidrs.size()) +
                                            " ranges: " + std::to_string(impl_->registry.addresses.capacity()) +
                                            " of each fit (raise the size)");
 }

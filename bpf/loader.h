@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bpf/address_list.h"
 #include "bpf/counters.h"
 #include "bpf/event_ring.h"
 #include "tunnel/base/error.h"
@@ -97,11 +98,14 @@ class Capture {
 
   /// Replaces the set of mesh destinations, adding before removing. More than fits: captures everything and returns
   /// kUnavailable with the sizes (the caller warns).
-  Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs);
+  Result<void> set_destinations(const AddressList& wanted);
+  /// The same where the last call that wrote them, and succeeded, was with `present`, so that what it costs is in
+  /// proportion to the difference. Both are sorted, valid, and without doubles.
+  Result<void> set_destinations(const AddressList& present, const AddressList& wanted);
   /// Replaces what mesh pods may reach, with Settings::registry_only alone; adding before removing where that fits.
   /// More than fits: kUnavailable with the sizes. What has no place is treated as if it were not registered: TCP comes
   /// to the agent, the rest is dropped.
-  Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs);
+  Result<void> set_registry(const AddressList& wanted);
   /// While true every TCP destination of enrolled pods counts as mesh: before the first complete sync.
   Result<void> set_capture_all(bool capture_all);
 

@@ -3,7 +3,10 @@
 
 #include <bpf/bpf.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -32,6 +35,24 @@ struct Map {
     }
     if (errno != ENOENT) return fail_errno(errno, "list the map " + std::string(name));
     return out;
+  }
+  /// The same with a system call for thousands, where the kernel has that for the map's type. Not for maps with a value
+  /// for each CPU.
+  [[nodiscard]] Result<std::vector<Key>> keys_at_once() const {
+    constexpr std::uint32_t kAtOnce = 4096;
+    std::vector<Key> out;
+    std::vector<Value> values(kAtOnce);
+    std::array<std::byte, std::max(sizeof(Key), sizeof(std::uint32_t))> at{};
+    for (bool first = true;; first = false) {
+      const std::size_t before = out.size();
+      out.resize(before + kAtOnce);
+      std::uint32_t count = kAtOnce;
+      const int done = bpf_map_lookup_batch(fd, first ? nullptr : at.data(), at.data(), &out[before], values.data(),
+                                            &count, nullptr);
+      if (done != 0 && errno != ENOENT) return keys();
+      out.resize(before + count);
+      if (done != 0) return out;
+    }
   }
   [[nodiscard]] Result<std::optional<Value>> get(const Key& key) const {
     Value value{};

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "agent/admin/certificate_metrics.h"
+#include "agent/admin/kube_metrics.h"
 #include "agent/admin/limit_metrics.h"
 #include "agent/admin/metric_family.h"
 #include "tunnel/base/log.h"
@@ -119,6 +120,7 @@ std::vector<MetricFamily> agent_metrics(const MetricSources& sources) {
   add(build, {{"component", "ztunnel"}, {"tag", sources.version}}, 1);
   families.push_back(std::move(build));
   add_limit_metrics(families, *sources.limits, sources.resources());
+  if (sources.kubernetes) add_kube_metrics(families, sources.kubernetes());
   return families;
 }
 

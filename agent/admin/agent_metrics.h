@@ -13,6 +13,7 @@
 #include "agent/enrolment.h"
 #include "agent/identity/cert_manager.h"
 #include "agent/identity/local_ca.h"
+#include "agent/kube/enroller.h"
 #include "agent/resource_watch.h"
 #include "bpf/loader.h"
 #include "tunnel/base/error.h"
@@ -32,6 +33,7 @@ struct MetricSources {
   std::function<agent::CaStatus()> ca;
   std::shared_ptr<const proxy::Limits> limits;
   std::function<agent::ResourceStatus()> resources;
+  std::function<kube::Enroller::Counts()> kubernetes = {};  ///< empty where the API does not enrol
   std::string version;
 };
 
@@ -39,8 +41,8 @@ struct MetricSources {
 /// weft_registration_requests_total, weft_registration_errors_total, weft_reconcile_actions_total{action},
 /// weft_uncaptured_interfaces, weft_pod_problems, weft_unknown_attachments, weft_pod_packets_total and
 /// weft_pod_bytes_total{namespace,pod,direction}, weft_pod_drops_total{namespace,pod,reason}, those of
-/// certificate_metrics.h and limit_metrics.h, and those that Istio's ztunnel dashboard reads: istio_build,
-/// process_open_fds, workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
+/// certificate_metrics.h, limit_metrics.h and kube_metrics.h, and those that Istio's ztunnel dashboard reads:
+/// istio_build, process_open_fds, workload_manager_active_proxy_count, workload_manager_pending_proxy_count.
 [[nodiscard]] std::vector<prometheus::MetricFamily> agent_metrics(const MetricSources& sources);
 
 }  // namespace weft::admin

@@ -190,7 +190,7 @@ json to_json(const Service& s, const std::vector<ServiceEndpoint>& endpoints) {
   for (const auto& vip : s.vips) vips.push_back(network_address(vip.network, vip.address.to_string()));
   for (const auto& vip : s.cidr_vips) cidr_vips.push_back(network_address(vip.network, vip.cidr.to_string()));
   for (const auto& endpoint : endpoints) {
-    ends[endpoint.workload->uid] = {{"workloadUid", endpoint.workload->uid}, {"port", ports(endpoint.ports)}};
+    ends[endpoint.workload->uid] = {{"workloadUid", endpoint.workload->uid}, {"port", ports(*endpoint.ports)}};
   }
   json object = {
       {"name", s.name},           {"namespace", s.namespace_name},

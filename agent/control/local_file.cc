@@ -134,11 +134,10 @@ void LocalFile::refuse(const Error& error) {
 }
 
 void LocalFile::set_in_force(const state::State& state) {
-  log::info("local configuration in force file={} workloads={} services={} policies={}", path_,
-            state.workloads().size(), state.services().size(), state.policies().size());
+  log::info("local configuration in force file={} workloads={} services={} policies={}", path_, state.workload_count(),
+            state.service_count(), state.policies().size());
   const std::scoped_lock lock(status_mutex_);
-  in_force_ = std::to_string(state.workloads().size()) + " workloads, " + std::to_string(state.services().size()) +
-              " services, " + std::to_string(state.policies().size()) + " policies";
+  in_force_ = counts_of(state);
   last_error_.clear();
 }
 

@@ -31,4 +31,10 @@ class Source {
   [[nodiscard]] virtual std::string status() const = 0;
 };
 
+/// What a snapshot has, in words.
+[[nodiscard]] inline std::string counts_of(const state::State& state) {
+  return std::to_string(state.workload_count()) + " workloads, " + std::to_string(state.service_count()) +
+         " services, " + std::to_string(state.policies().size()) + " policies";
+}
+
 }  // namespace weft::control

@@ -164,7 +164,7 @@ Result<Explanation> explain(const ExplainView& view, std::string_view from, std:
   if (source->workload && source->capture == ExplainSource::Capture::kMesh) {
     out.source_identity = source->workload->identity().to_uri();
   }
-  const State::Addresses mesh = view.state.mesh_addresses();
+  const State::Addresses& mesh = *view.state.mesh_addresses();
   for (const auto& original : target->originals) {
     out.original = original;
     out.source_address = source->address_like(original.address);

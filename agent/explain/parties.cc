@@ -14,8 +14,6 @@ using state::ServicePtr;
 using state::Workload;
 using Capture = ExplainSource::Capture;
 
-std::string quoted(std::string_view text) { return "\"" + excerpt(text) + "\""; }
-
 const PodStatus* pod_named(const ExplainView& view, std::string_view name) {
   const PodStatus* found = nullptr;
   for (const auto& pod : view.pods) {
@@ -122,7 +120,8 @@ Result<ExplainTarget> pod_target(const ExplainView& view, const ExplainSource& s
   const auto workload = view.state.workload_by_pod(name.substr(0, slash), name.substr(slash + 1));
   const PodStatus* pod = pod_named(view, name);
   if (!workload && pod == nullptr) {
-    return fail(ErrorCode::kNotFound, quoted(name) + ": no workload and no wired pod of this node has that name (is " +
+    return fail(ErrorCode::kNotFound, in_quotes(name) +
+                                          ": no workload and no wired pod of this node has that name (is " +
                                           "it outside the mesh? then ask with its address)");
   }
   ExplainTarget out;
@@ -152,7 +151,7 @@ Result<ExplainTarget> service_target(const ExplainView& view, const ExplainSourc
   const auto service = service_named(view, name, source, out.notes);
   if (!service) {
     return fail(ErrorCode::kNotFound,
-                quoted(name) + ": no service has that hostname, nor that NAME.NAMESPACE (see weftctl services)");
+                in_quotes(name) + ": no service has that hostname, nor that NAME.NAMESPACE (see weftctl services)");
   }
   if (service->vips.empty() && service->cidr_vips.empty()) return headless_target(view, source, *service, port);
   const std::string& network = source.workload ? source.workload->network : view.network;
@@ -164,7 +163,7 @@ Result<ExplainTarget> service_target(const ExplainView& view, const ExplainSourc
   if (!address.valid()) {
     return fail(ErrorCode::kNotFound, "service " + service->key() +
                                           " has no single address that its name could lead to on network " +
-                                          quoted(network) + " (ask with an address)");
+                                          in_quotes(network) + " (ask with an address)");
   }
   out.originals = {{address, port}};
   return out;
@@ -194,7 +193,7 @@ Result<ExplainSource> explain_source(const ExplainView& view, std::string_view f
   const PodStatus* pod = address ? pod_at(view, *address) : pod_named(view, from);
   const auto slash = from.find('/');
   if (!address && (slash == std::string_view::npos || slash == 0 || slash + 1 == from.size())) {
-    return fail(ErrorCode::kInvalid, "source " + quoted(from) + ": expected NAMESPACE/POD or an address");
+    return fail(ErrorCode::kInvalid, "source " + in_quotes(from) + ": expected NAMESPACE/POD or an address");
   }
   if (pod != nullptr) {
     set_from_pod(view, *pod, source);
@@ -207,7 +206,7 @@ Result<ExplainSource> explain_source(const ExplainView& view, std::string_view f
     return source;
   }
   if (!address) {
-    return fail(ErrorCode::kNotFound, "source " + quoted(from) + ": no wired pod of this node and no workload has " +
+    return fail(ErrorCode::kNotFound, "source " + in_quotes(from) + ": no wired pod of this node and no workload has " +
                                           "that name (is it outside the mesh? then ask with its address)");
   }
   source.name = address->to_string();
@@ -218,7 +217,7 @@ Result<ExplainSource> explain_source(const ExplainView& view, std::string_view f
 
 Result<ExplainTarget> explain_target(const ExplainView& view, const ExplainSource& source, std::string_view to) {
   if (const auto endpoint = Endpoint::parse(to)) {
-    if (endpoint->port == 0) return fail(ErrorCode::kInvalid, "destination " + quoted(to) + ": port 0");
+    if (endpoint->port == 0) return fail(ErrorCode::kInvalid, "destination " + in_quotes(to) + ": port 0");
     return ExplainTarget{{*endpoint}, "", {}};
   }
   const auto colon = to.rfind(':');
@@ -226,7 +225,7 @@ Result<ExplainTarget> explain_target(const ExplainView& view, const ExplainSourc
   const std::string_view name = to.substr(0, colon);
   // An IPv6 address without brackets, or without a port.
   if (!port || name.empty() || name.find(':') != std::string_view::npos || IpAddress::parse(name)) {
-    return fail(ErrorCode::kInvalid, "destination " + quoted(to) +
+    return fail(ErrorCode::kInvalid, "destination " + in_quotes(to) +
                                          ": expected ADDRESS:PORT ([ADDRESS]:PORT for IPv6), NAMESPACE/POD:PORT, "
                                          "HOSTNAME:PORT or NAME.NAMESPACE:PORT");
   }

@@ -60,8 +60,9 @@ bool is_under(const Policy& policy, const Workload& workload) {
 }  // namespace
 
 std::size_t workloads_under(const state::State& state, const Policy& policy) {
-  return static_cast<std::size_t>(
-      std::ranges::count_if(state.workloads(), [&](const auto& workload) { return is_under(policy, *workload); }));
+  std::size_t count = 0;
+  state.each_workload([&](const Workload& workload) { count += is_under(policy, workload) ? 1 : 0; });
+  return count;
 }
 
 std::vector<std::string> policy_notes(const state::State& state, const Policy& policy) {

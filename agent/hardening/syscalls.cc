@@ -35,7 +35,7 @@ constexpr std::array kAllowed{
     // Threads, time and signals of this process.
     "clock_getres", "clock_gettime", "clock_nanosleep", "exit", "exit_group", "futex", "getcpu", "getpid", "getrandom",
     "getrusage", "gettid", "gettimeofday", "nanosleep", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask",
-    "rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "sigaltstack", "sysinfo", "time",
+    "rt_sigreturn", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_yield", "set_robust_list", "sigaltstack", "sysinfo", "time",
     // Who and where it is.
     "getcwd", "getegid", "geteuid", "getgid", "getuid", "uname",
     // Files, pins and records.
@@ -115,7 +115,8 @@ std::vector<Rule> conditional() {
     rules.push_back(
         {"socket", {argument(0, kWord, AF_NETLINK), argument(2, kWord, static_cast<std::uint64_t>(protocol))}});
   }
-  for (const std::uint64_t request : std::initializer_list<std::uint64_t>{NS_GET_NSTYPE, TCGETS, FIONREAD, FIONBIO}) {
+  for (const std::uint64_t request :
+       std::initializer_list<std::uint64_t>{NS_GET_NSTYPE, TCGETS, FIONREAD, FIONBIO, TIOCOUTQ}) {
     rules.push_back({"ioctl", {argument(1, kWord, request)}});
   }
   for (const int command :

@@ -6,6 +6,7 @@
 #include <openssl/rand.h>
 
 #include <array>
+#include <memory>
 
 namespace weft::agent::x509 {
 namespace {
@@ -35,6 +36,19 @@ std::string text_of(BIO* bio) {
 const EVP_MD* digest_for(EVP_PKEY* key) {
   const bool inside = EVP_PKEY_is_a(key, "ED25519") == 1 || EVP_PKEY_is_a(key, "ED448") == 1;
   return inside ? nullptr : EVP_sha256();
+}
+
+/// One URI; null where OpenSSL fails.
+OpenSslPtr<GENERAL_NAMES> uri_names(const std::string& uri) {
+  OpenSslPtr<GENERAL_NAMES> names(GENERAL_NAMES_new());
+  OpenSslPtr<GENERAL_NAME> name(GENERAL_NAME_new());
+  OpenSslPtr<ASN1_IA5STRING> value(ASN1_IA5STRING_new());
+  if (!names || !name || !value || ASN1_STRING_set(value.get(), uri.data(), static_cast<int>(uri.size())) != 1)
+    return nullptr;
+  GENERAL_NAME_set0_value(name.get(), GEN_URI, value.release());
+  if (sk_GENERAL_NAME_push(names.get(), name.get()) <= 0) return nullptr;
+  static_cast<void>(name.release());  // the stack owns it now
+  return names;
 }
 
 Failure failed(const std::string& what) { return fail(ErrorCode::kInternal, what + ": " + hbone::openssl_reason()); }
@@ -74,16 +88,8 @@ Builder& Builder::extension(int nid, const char* value) {
 
 Builder& Builder::uri_san(const std::string& uri) {
   if (!ok_) return *this;
-  const OpenSslPtr<GENERAL_NAMES> names(GENERAL_NAMES_new());
-  OpenSslPtr<GENERAL_NAME> name(GENERAL_NAME_new());
-  OpenSslPtr<ASN1_IA5STRING> value(ASN1_IA5STRING_new());
-  ok_ = names && name && value && ASN1_STRING_set(value.get(), uri.data(), static_cast<int>(uri.size())) == 1;
-  if (!ok_) return *this;
-  GENERAL_NAME_set0_value(name.get(), GEN_URI, value.release());
-  ok_ = sk_GENERAL_NAME_push(names.get(), name.get()) > 0;
-  if (!ok_) return *this;
-  static_cast<void>(name.release());  // the stack owns it now
-  ok_ = X509_add1_ext_i2d(certificate_.get(), NID_subject_alt_name, names.get(), 1, X509V3_ADD_DEFAULT) == 1;
+  const auto names = uri_names(uri);
+  ok_ = names && X509_add1_ext_i2d(certificate_.get(), NID_subject_alt_name, names.get(), 1, X509V3_ADD_DEFAULT) == 1;
   return *this;
 }
 
@@ -130,6 +136,23 @@ Result<OpenSslPtr<EVP_PKEY>> generate_key() {
   OpenSslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
   if (!key) return failed("generate a P-256 key");
   return key;
+}
+
+Result<std::string> make_request(EVP_PKEY* key, const std::string& uri) {
+  ERR_clear_error();
+  const std::unique_ptr<X509_REQ, decltype(&X509_REQ_free)> request(X509_REQ_new(), &X509_REQ_free);
+  const auto names = uri_names(uri);
+  const OpenSslPtr<BIO> out(BIO_new(BIO_s_mem()));
+  STACK_OF(X509_EXTENSION)* extensions = nullptr;
+  bool ok = request && names && out && X509_REQ_set_version(request.get(), X509_REQ_VERSION_1) == 1 &&
+            X509_REQ_set_pubkey(request.get(), key) == 1 &&
+            X509V3_add1_i2d(&extensions, NID_subject_alt_name, names.get(), 1, X509V3_ADD_DEFAULT) == 1 &&
+            X509_REQ_add_extensions(request.get(), extensions) == 1;
+  sk_X509_EXTENSION_pop_free(extensions, X509_EXTENSION_free);
+  ok = ok && X509_REQ_sign(request.get(), key, digest_for(key)) > 0 &&
+       PEM_write_bio_X509_REQ(out.get(), request.get()) == 1;
+  if (!ok) return failed("make a certificate request");
+  return text_of(out.get());
 }
 
 Result<std::string> to_pem(X509* certificate) {

@@ -45,6 +45,9 @@ Result<hbone::OpenSslPtr<X509_CRL>> make_crl(X509* issuer, EVP_PKEY* issuer_key,
 
 /// A new P-256 key. Errors: kInternal with OpenSSL's reason.
 Result<hbone::OpenSslPtr<EVP_PKEY>> generate_key();
+/// A certificate request for `key`, signed with it, as PEM: no subject, and `uri` as its only SAN. Errors: kInternal
+/// with OpenSSL's reason.
+Result<std::string> make_request(EVP_PKEY* key, const std::string& uri);
 /// Errors: kInternal with OpenSSL's reason.
 Result<std::string> to_pem(X509* certificate);
 Result<std::string> to_pem(EVP_PKEY* key);

@@ -45,7 +45,7 @@ class PacketBench {
                        capture_->set_pod({.slot = 0, .addresses = {f.pod}, .host_ifindex = host, .enrolled = true}) &&
                        capture_->set_pod({.slot = 1, .addresses = {f.other_pod}, .host_ifindex = other}) &&
                        capture_->set_pod({.slot = 2, .addresses = {kAsking}, .enrolled = true, .dns = true}) &&
-                       capture_->set_destinations({&f.mesh, 1}, {});
+                       capture_->set_destinations({{&f.mesh, 1}, {}});
     if (!ready) throw TestError("the maps cannot be written");
     pair_ = connect_on_lo(netns_, f.pod, f.mesh);
     add_cases(f, host);

@@ -132,7 +132,7 @@ void FamilyTest::SetUp() {
   pod_ = {.slot = 0, .addresses = {f().pod}, .host_ifindex = host_ifindex_, .enrolled = true};
   must(capture_->set_pod(pod_));
   must(capture_->set_pod({.slot = 1, .addresses = {f().other_pod}, .host_ifindex = other_ifindex_}));
-  must(capture_->set_destinations({&f().mesh, 1}, {&f().range, 1}));
+  must(capture_->set_destinations({{&f().mesh, 1}, {&f().range, 1}}));
 }
 
 void FamilyTest::set_inbound(bpf::InboundPlaintext inbound) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "test/bpf/fixture.h"
 
 namespace weft::test {
@@ -87,30 +89,56 @@ TEST_P(FromPod, CaptureAllAndOverflowCaptureEverything) {
     }
     return all;
   }();
-  const auto result = capture_->set_destinations(too_many, {});
+  const auto result = capture_->set_destinations({too_many, {}});
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code, ErrorCode::kUnavailable);
   EXPECT_NE(result.error().context.find("17 mesh addresses"), std::string::npos) << result.error().context;
   EXPECT_NE(result.error().context.find("16 of each fit"), std::string::npos) << result.error().context;
   EXPECT_EQ(of(frame), kCapturedNew);
-  ASSERT_TRUE(capture_->set_destinations({&f().mesh, 1}, {}));
+  ASSERT_TRUE(capture_->set_destinations({{&f().mesh, 1}, {}}));
   EXPECT_EQ(of(frame), kNotMesh);
 }
 
 TEST_P(FromPod, DestinationsAreReplaced) {
   Frame frame = out();
   frame.destination = f().outside;
-  ASSERT_TRUE(capture_->set_destinations({&f().outside, 1}, {}));
+  ASSERT_TRUE(capture_->set_destinations({{&f().outside, 1}, {}}));
   EXPECT_EQ(of(frame), kCapturedNew);
   frame.destination = f().mesh;
   EXPECT_EQ(of(frame), kNotMesh);
   frame.destination = f().in_range;
   EXPECT_EQ(of(frame), kNotMesh);
   const Cidr all = Cidr::of(f().pod, 0);
-  ASSERT_TRUE(capture_->set_destinations({}, {&all, 1}));
+  ASSERT_TRUE(capture_->set_destinations({{}, {&all, 1}}));
   EXPECT_EQ(of(frame), kCapturedNew);
   frame = {.source = f().pod, .destination = f().outside};
   EXPECT_EQ(of(frame), kCapturedNew);
+}
+
+TEST_P(FromPod, DestinationsChangeByADifference) {
+  std::vector<IpAddress> before{f().mesh, f().pod}, after{f().outside, f().pod};
+  std::ranges::sort(before);
+  std::ranges::sort(after);
+  const Cidr all = Cidr::of(f().pod, 0);
+  ASSERT_TRUE(capture_->set_destinations({before, {}}));
+  ASSERT_TRUE(capture_->set_destinations({before, {}}, {after, {}}));
+  Frame to_mesh = out(), to_outside = out();
+  to_outside.destination = f().outside;
+  EXPECT_EQ(of(to_outside), kCapturedNew);
+  EXPECT_EQ(of(to_mesh), kNotMesh);
+  ASSERT_TRUE(capture_->set_destinations({after, {}}, {{}, {&all, 1}}));
+  EXPECT_EQ(of(to_mesh), kCapturedNew);
+  ASSERT_TRUE(capture_->set_destinations({{}, {&all, 1}}, {before, {}}));
+  EXPECT_EQ(of(to_outside), kNotMesh);
+
+  std::vector<IpAddress> too_many = before;
+  for (int i = 1; i <= 15; ++i)
+    too_many.push_back(*IpAddress::parse((v4() ? "10.9.0." : "fd09::") + std::to_string(i)));
+  std::ranges::sort(too_many);
+  const auto result = capture_->set_destinations({before, {}}, {too_many, {}});
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ErrorCode::kUnavailable);
+  EXPECT_EQ(of(to_outside), kCapturedNew);
 }
 
 TEST_P(FromPod, OtherProtocolsPass) {

@@ -70,7 +70,7 @@ TEST_F(Loader, AnotherAgentTakesOverWhatIsPinned) {
   const bpf::Pod pod{
       .slot = 3, .addresses = {a_, b_}, .host_ifindex = 7, .enrolled = true, .inbound = bpf::InboundPlaintext::kCheck};
   ASSERT_TRUE(capture_->set_pod(pod));
-  ASSERT_TRUE(capture_->set_destinations({&c_, 1}, {}));
+  ASSERT_TRUE(capture_->set_destinations({{&c_, 1}, {}}));
   const std::uint32_t old = program("from_pod").id;
   EXPECT_EQ(verdict("from_pod", {.source = a_, .destination = c_}), "capture: a new connection to the mesh");
 
@@ -233,10 +233,10 @@ TEST_F(Loader, ASmallerSizeIsLeftAsItIs) {
   ASSERT_TRUE(loaded) << loaded.error().message();
   std::vector<IpAddress> addresses;
   for (int i = 1; i <= 16; ++i) addresses.push_back(*IpAddress::parse("10.9.0." + std::to_string(i)));
-  EXPECT_TRUE((*loaded)->set_destinations(addresses, {}));
+  EXPECT_TRUE((*loaded)->set_destinations({addresses, {}}));
   // A wholly different set: old and new do not fit together, and still nothing is refused.
   for (auto& a : addresses) a = *IpAddress::parse("fd09::" + a.to_string().substr(5));
-  EXPECT_TRUE((*loaded)->set_destinations(addresses, {}));
+  EXPECT_TRUE((*loaded)->set_destinations({addresses, {}}));
   EXPECT_EQ(stored().overflow, 0U);
 }
 

@@ -64,14 +64,14 @@ TEST_P(RegistryProgram, UnknownConnectionsGoToTheAgentAndNowhereElse) {
 }
 
 TEST_P(RegistryProgram, WhatIsNamedIsOpen) {
-  ASSERT_TRUE(capture_->set_registry({&f().outside, 1}, {}));
+  ASSERT_TRUE(capture_->set_registry({{&f().outside, 1}, {}}));
   for (const std::uint8_t protocol : {kTcp, kUdp, kSctp, kGre}) EXPECT_EQ(guard(to(f().outside, protocol)), kClean);
   EXPECT_EQ(out(to(f().outside)), kOutside);
   const Cidr all{address(v4() ? "0.0.0.0" : "::"), 0};
-  ASSERT_TRUE(capture_->set_registry({}, {&all, 1}));
+  ASSERT_TRUE(capture_->set_registry({{}, {&all, 1}}));
   for (const std::uint8_t protocol : {kTcp, kUdp, kSctp, kGre}) EXPECT_EQ(guard(to(f().outside, protocol)), kClean);
   EXPECT_EQ(out(to(f().outside)), kOutside);
-  ASSERT_TRUE(capture_->set_registry({}, {}));
+  ASSERT_TRUE(capture_->set_registry({{}, {}}));
   EXPECT_EQ(out(to(f().outside)), kToRefuse);
   EXPECT_EQ(guard(to(f().outside)), kRefused);
 }
@@ -166,7 +166,7 @@ TEST_P(RegistryProgram, MoreThanFitsIsSaid) {
   std::vector<IpAddress> many;
   for (int i = 1; i <= 20; ++i)
     many.push_back(address(((v4() ? "192.0.2." : "2001:db8:7::") + std::to_string(i)).c_str()));
-  const auto set = capture_->set_registry(many, {});
+  const auto set = capture_->set_registry({many, {}});
   ASSERT_FALSE(set);
   EXPECT_EQ(set.error().code, ErrorCode::kUnavailable);
   EXPECT_NE(set.error().message().find("20 addresses and 0 ranges: 16 of each fit"), std::string::npos)
@@ -178,7 +178,7 @@ TEST_P(RegistryProgram, MoreThanFitsIsSaid) {
 
 /// The setting is an agent's, and its successor's may be another.
 TEST_P(RegistryProgram, TheNextAgentDecidesAnew) {
-  ASSERT_TRUE(capture_->set_registry({&f().outside, 1}, {}));
+  ASSERT_TRUE(capture_->set_registry({{&f().outside, 1}, {}}));
   const auto load = [this](bool registry_only) {
     bpf::Settings s = settings();
     s.registry_only = registry_only;
@@ -188,12 +188,12 @@ TEST_P(RegistryProgram, TheNextAgentDecidesAnew) {
   };
   load(true);
   EXPECT_EQ(guard(to(f().outside)), kClean) << "the registry outlives the agent";
-  ASSERT_TRUE(capture_->set_registry({}, {}));
+  ASSERT_TRUE(capture_->set_registry({{}, {}}));
   EXPECT_EQ(guard(to(f().outside)), kRefused);
   load(false);
   EXPECT_EQ(guard(to(f().outside)), kClean);
   EXPECT_EQ(out(to(f().outside)), kOutside);
-  ASSERT_TRUE(capture_->set_registry({&f().outside, 1}, {})) << "says nothing to these programs";
+  ASSERT_TRUE(capture_->set_registry({{&f().outside, 1}, {}})) << "says nothing to these programs";
   load(true);
   EXPECT_EQ(guard(to(f().outside)), kRefused);
 }

@@ -150,7 +150,7 @@ void WiredTest::SetUp() {
   b_ = wire("b", 2);
   set_pod(a_, 0, true);
   set_pod(b_, 1, false);
-  must(capture_->set_destinations({&f().mesh, 1}, {&f().range, 1}));
+  must(capture_->set_destinations({{&f().mesh, 1}, {&f().range, 1}}));
   outbound_ = agent_listener(bpf::Listener::kOutbound);
   hbone_ = agent_listener(bpf::Listener::kInboundHbone);
   plaintext_ = agent_listener(bpf::Listener::kInboundPlaintext);

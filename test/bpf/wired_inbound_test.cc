@@ -127,7 +127,7 @@ TEST_P(InboundWired, ANeighbourOnTheBridgeIsNotTheNode) {
 TEST_P(InboundWired, ThePodsTalkToItselfIsUntouched) {
   Fd server = serve(*a_.netns, 8080);
   set_pod(a_, 0, true, bpf::InboundPlaintext::kDrop);
-  ASSERT_TRUE(capture_->set_destinations({&a_.address, 1}, {}));
+  ASSERT_TRUE(capture_->set_destinations({{&a_.address, 1}, {}}));
   for (const int mark : {0, 0x1000}) {
     Fd client = socket_in(*a_.netns, a_.address);
     ASSERT_TRUE(sys::set_option(client.get(), SOL_SOCKET, SO_MARK, mark));

@@ -60,7 +60,7 @@ TEST_P(Registry, DatagramsEndAtTheGuardUntilTheirDestinationIsNamed) {
   ASSERT_TRUE(sys::connect(app.get(), to.to_sockaddr()));
   must_send(app.get(), "first");
   EXPECT_TRUE(eventually(milliseconds(5000), [this] { return counter("guard", kRefused) == 1; }));
-  ASSERT_TRUE(capture_->set_registry({&to.address, 1}, {}));
+  ASSERT_TRUE(capture_->set_registry({{&to.address, 1}, {}}));
   must_send(app.get(), "second");
   EXPECT_EQ(must_receive(server.get(), 6), "second");
   EXPECT_EQ(counter("guard", kRefused), 1U);

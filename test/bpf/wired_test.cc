@@ -43,7 +43,7 @@ TEST_P(Outbound, OtherConnectionsAreUntouched) {
 
 TEST_P(Outbound, PodsThatAreNotEnrolledAreUntouched) {
   Fd server = serve(*netns_, 8080);
-  ASSERT_TRUE(capture_->set_destinations({&b_.gateway, 1}, {}));
+  ASSERT_TRUE(capture_->set_destinations({{&b_.gateway, 1}, {}}));
   Fd app = socket_in(*b_.netns, b_.address);
   must_connect(app.get(), {b_.gateway, 8080});
   Fd peer = must_accept(server.get());
@@ -132,7 +132,7 @@ TEST_P(Outbound, ASocketMayConnectAgain) {
 
 TEST_P(Outbound, TaggedSocketsLeaveAndOthersDoNot) {
   Fd server = serve(*netns_, 15008);
-  ASSERT_TRUE(capture_->set_destinations({&a_.gateway, 1}, {}));
+  ASSERT_TRUE(capture_->set_destinations({{&a_.gateway, 1}, {}}));
   Fd dial = socket_in(*a_.netns, a_.address);
   ASSERT_TRUE(capture_->tag_socket(dial.get()));
   must_connect(dial.get(), {a_.gateway, 15008});

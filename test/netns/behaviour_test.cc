@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What Istio's own tests of ambient assert of a node data plane at L4, one row a case, IPv4 and IPv6. Rows that need
 /// more than pods are suites of their own: Waypoint, WaypointChange and Sandwich (with an Envoy), Dns
-/// (AServiceEntrysAutomaticVip), Handover, Flip, Certificates and Revocations. Those that need a control plane stand at
-/// the end with the step that brings them.
+/// (AServiceEntrysAutomaticVip), Handover, Flip, Certificates and Revocations. Those that need a control plane are the
+/// label istio: IstioPolicy, IstioServices, IstioWaypoint, IstioSidecar, IstioMigration, IstioLife (enrolment by
+/// label).
 
 #include <sys/socket.h>
 
@@ -361,22 +362,6 @@ TEST_P(BehaviourMtu, BulkIsByteExactBothWays) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, BehaviourMtu, ::testing::Values(1280, 1500, 9000),
                          [](const auto& entry) { return std::to_string(entry.param); });
-
-// ---- what comes with later steps
-
-struct Later {
-  const char* row;
-  const char* step;
-};
-
-class BehaviourLater : public ::testing::TestWithParam<Later> {};
-
-TEST_P(BehaviourLater, IsAnnounced) { GTEST_SKIP() << GetParam().row << ": comes with " << GetParam().step; }
-
-INSTANTIATE_TEST_SUITE_P(Rows, BehaviourLater,
-                         ::testing::Values(Later{"Sidecars", "step 6, a real istiod"},
-                                           Later{"EnrolmentByLabel", "step 6, a real istiod"}),
-                         [](const auto& entry) { return std::string(entry.param.row); });
 
 }  // namespace
 }  // namespace weft::test

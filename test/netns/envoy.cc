@@ -39,11 +39,19 @@ Envoy::Envoy(const Mesh& mesh, const Pod& pod, std::string configuration,
   start();
 }
 
+Envoy::Envoy(const Pod& pod, std::string file, std::vector<std::string> launcher)
+    : pod_(&pod), launcher_(std::move(launcher)), file_(std::move(file)) {
+  start();
+}
+
 void Envoy::start() {
   kill();
-  process_ =
-      std::make_unique<Process>(pod_->start({executable(), "-c", file_, "--disable-hot-restart", "--concurrency", "1",
-                                             "--log-level", "warning", "--file-flush-interval-msec", "50"}));
+  std::vector<std::string> command = launcher_;
+  for (const std::string& part : {executable(), std::string("-c"), file_, std::string("--disable-hot-restart"),
+                                  std::string("--concurrency"), std::string("1"), std::string("--log-level"),
+                                  std::string("warning"), std::string("--file-flush-interval-msec"), std::string("50")})
+    command.push_back(part);
+  process_ = std::make_unique<Process>(pod_->start(command));
   const Endpoint admin = *Endpoint::parse(kAdmin);
   const auto ready = [&] { return !process_->running() || http_get(pod_->netns(), admin, "/ready").has_value(); };
   if (!eventually(kReady, ready) || !process_->running()) throw TestError("Envoy does not serve: " + trouble());

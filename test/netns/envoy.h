@@ -21,6 +21,8 @@ class Envoy {
   /// other one, and /etc/waypoint the folder of its certificate.
   Envoy(const Mesh& mesh, const Pod& pod, std::string configuration,
         const std::vector<std::pair<std::string, std::string>>& values = {});
+  /// The same with a file that is complete, and a program with its arguments that starts it.
+  Envoy(const Pod& pod, std::string file, std::vector<std::string> launcher = {});
   /// Another process with the same configuration, in the place of the one that runs or was killed.
   void start();
   /// SIGKILL.
@@ -32,6 +34,7 @@ class Envoy {
 
  private:
   const Pod* pod_;
+  std::vector<std::string> launcher_;
   std::string file_, ended_log_, ended_trouble_;
   std::unique_ptr<Process> process_;
 };

@@ -52,10 +52,11 @@ struct HbonePeer::Callbacks {
     answer.error = error;
     return 0;
   }
-  static ssize_t produce(nghttp2_session*, std::int32_t stream, std::uint8_t* into, std::size_t limit, std::uint32_t*,
-                         nghttp2_data_source*, void* user) {
+  static ssize_t produce(nghttp2_session*, std::int32_t stream, std::uint8_t* into, std::size_t limit,
+                         std::uint32_t* flags, nghttp2_data_source*, void* user) {
     std::string& waiting = of(user).streams_[stream].to_send;
-    if (waiting.empty()) return NGHTTP2_ERR_DEFERRED;
+    if (waiting.empty() && !of(user).streams_[stream].ends) return NGHTTP2_ERR_DEFERRED;
+    if (waiting.size() <= limit && of(user).streams_[stream].ends) *flags |= NGHTTP2_DATA_FLAG_EOF;
     const std::size_t part = std::min(limit, waiting.size());
     std::memcpy(into, waiting.data(), part);
     waiting.erase(0, part);
@@ -166,6 +167,16 @@ HbonePeer::Answer HbonePeer::answer(std::int32_t stream) {
 void HbonePeer::send(std::int32_t stream, const std::string& data) {
   streams_[stream].to_send += data;
   nghttp2_session_resume_data(session_, stream);
+  if (!flush()) over_ = true;
+}
+
+void HbonePeer::end_and_reset(std::int32_t stream, std::uint32_t error) {
+  Stream& entry = streams_[stream];
+  entry.ends = true;
+  nghttp2_session_resume_data(session_, stream);
+  while (flush() && !entry.to_send.empty() && turn()) {
+  }
+  nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, error);
   if (!flush()) over_ = true;
 }
 

@@ -51,6 +51,8 @@ class HbonePeer {
   /// Waits for the status or the end of the stream.
   Answer answer(std::int32_t stream);
   void send(std::int32_t stream, const std::string& data);
+  /// Sends what waits, END_STREAM behind it, and RST_STREAM at once after that.
+  void end_and_reset(std::int32_t stream, std::uint32_t error);
   /// Waits until `text` stands in what the stream brought, or it ends; all that it brought.
   std::string receive_until(std::int32_t stream, const std::string& text);
 
@@ -58,6 +60,7 @@ class HbonePeer {
   struct Stream {
     Answer answer;
     std::string received, to_send;
+    bool ends = false;  ///< END_STREAM goes behind what waits
   };
   struct Callbacks;
   void dial(const Netns& netns, const Endpoint& gateway, SSL_CTX* context);

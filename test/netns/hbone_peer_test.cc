@@ -3,8 +3,12 @@
 
 #include "test/netns/hbone_peer.h"
 
+#include <poll.h>
+#include <sys/socket.h>
+
 #include "agent/identity/self_signed.h"
 #include "test/netns/mesh_fixture.h"
+#include "test/netns/raw_tcp.h"
 #include "test/support/test_ca.h"
 
 namespace weft::test {
@@ -183,6 +187,41 @@ TEST_F(MeshHbonePeer, DeniedByPolicyIs401AndALivingTunnelStaysOpen) {
   EXPECT_TRUE(peer->alive());
   mesh().remove_policy("bank", "no-peer");
   expect_works(*peer);
+}
+
+TEST_F(MeshHbonePeer, WhatItSaidBeforeItEndedAndResetReachesASlowApplication) {
+  constexpr std::uint16_t kSlow = 9100;
+  constexpr std::size_t kBytes = 200'000;
+  const Fd listener = listen_in(db->netns(), kSlow);
+  // So little that most of it waits for the application.
+  const int room = 4096;
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+  const auto peer = dial(good());
+  ASSERT_TRUE(peer->accepted()) << peer->refusal();
+  const auto stream = peer->connect(target(kSlow));
+  ASSERT_EQ(peer->answer(stream).status, "200");
+  const Fd application = accept_from(listener);
+  peer->send(stream, std::string(kBytes, 'x'));
+  peer->end_and_reset(stream, NGHTTP2_CANCEL);
+  expect_works(*peer);  // so it has heard of the reset
+  const std::string got = read_to_end(application);
+  EXPECT_TRUE(got == std::string(kBytes, 'x') + "|end") << got.size() << " bytes with " << got.substr(got.rfind('|'));
+}
+
+TEST_F(MeshHbonePeer, AnApplicationThatHasItAllHearsThatTheClientIsGone) {
+  constexpr std::uint16_t kWaiting = 9101;
+  const Fd listener = listen_in(db->netns(), kWaiting);
+  const auto peer = dial(good());
+  ASSERT_TRUE(peer->accepted()) << peer->refusal();
+  const auto stream = peer->connect(target(kWaiting));
+  ASSERT_EQ(peer->answer(stream).status, "200");
+  const Fd application = accept_from(listener);
+  peer->send(stream, "all");
+  ASSERT_EQ(read_some(application, 3), "all");
+  peer->end_and_reset(stream, NGHTTP2_CANCEL);
+  pollfd gone{.fd = application.get(), .events = 0, .revents = 0};
+  EXPECT_EQ(::poll(&gone, 1, static_cast<int>(kSoon.count())), 1) << "it would wait for a client that is not there";
+  EXPECT_NE(gone.revents & POLLERR, 0);
 }
 
 TEST_F(MeshHbonePeer, AHeaderListThatIsTooLongIsRefusedAndTheTunnelGoesOn) {

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -179,7 +180,10 @@ TEST_F(Reconcile, WhatIsDamagedIsMended) {
     return [&, path, value] { web_->netns().sysctl(path, value); };
   };
   const auto toggle_v6 = [&] {
+    // What is between the two would be another damage.
+    node().agent().signal(SIGSTOP);
     for (const char* value : {"1", "0"}) web_->netns().sysctl("net/ipv6/conf/lo/disable_ipv6", value);
+    node().agent().signal(SIGCONT);
   };
   const auto unpin_guard = [&] {
     ASSERT_EQ(::unlink((node().bpf_root() + "/links/" + pins().at(0) + "/guard").c_str()), 0);

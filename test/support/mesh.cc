@@ -235,6 +235,7 @@ json Mesh::configuration() const {
 }
 
 void Mesh::apply(const std::vector<int>& order) {
+  if (!options_.local) return;
   ++version_;
   const std::string text = configuration().dump(2) + "\n";
   const std::string mark = "\"version-" + std::to_string(version_) + "\"";

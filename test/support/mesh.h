@@ -47,6 +47,7 @@ struct PodOptions {
   std::vector<std::pair<std::string, std::string>> sysctls = {};  ///< set in the pod before its ADD
   std::optional<Primary> primary = {};                            ///< another than the mesh's
   int number = 0;               ///< the last part of its addresses; 0: one that no pod of the node has had
+  std::string uid = {};         ///< of the pod, as its runtime says it; empty: the container's ID
   std::uint16_t host_port = 0;  ///< a port of the node that leads to Pod::kPort, where the chain has portmap
   nlohmann::json weft_conf = nlohmann::json::object();    ///< further keys for the entry of weft-cni
   nlohmann::json workload = nlohmann::json::object();     ///< further keys for its workload in the configuration
@@ -130,6 +131,8 @@ class Node {
   [[nodiscard]] std::string metrics() const;
   /// Resident memory of the agent in bytes.
   [[nodiscard]] std::size_t agent_memory_bytes();
+  /// The most that it has had.
+  [[nodiscard]] std::size_t agent_peak_memory_bytes();
   /// Felix' rules on this node; null where the mesh has none.
   [[nodiscard]] const FakeFelix* felix() const { return felix_.get(); }
 
@@ -149,6 +152,8 @@ class Node {
   int pods_made_ = 0;
   std::unique_ptr<FakeFelix> felix_;
   [[nodiscard]] std::vector<std::string> agent_command() const;
+  /// A line of the agent's /proc/PID/status, in bytes.
+  [[nodiscard]] std::size_t agent_status(const std::string& key);
   std::unique_ptr<Process> agent_;
   std::vector<std::unique_ptr<Process>> retired_;
 };
@@ -156,6 +161,8 @@ class Node {
 struct MeshOptions {
   int nodes = 2;  ///< 1 or 2
   bool start_agents = true;
+  /// A file says what the mesh is, and a directory is its CA; otherwise node_arguments say where both come from.
+  bool local = true;
   std::vector<std::string> agent_arguments = {};  ///< added to each agent's command line
   std::vector<std::string> agent_launcher = {};   ///< a program and its arguments, before each agent's command line
   /// Further arguments for the agent of a node, by its index; called when it starts.
@@ -213,7 +220,8 @@ class Mesh {
     return folder_.path() + "/mesh" + std::to_string(node) + ".yaml";
   }
   [[nodiscard]] std::string ca_dir() const { return folder_.path() + "/ca"; }
-  /// Writes the configuration and waits until every running agent has it, one node after the other.
+  /// Writes the configuration and waits until every running agent has it, one node after the other. Nothing to do where
+  /// the mesh is not local.
   void apply(const std::vector<int>& order = {});
   /// Lists the pods as workloads with HBONE or without it, in one change: a control plane tells the pods' own agents
   /// first when they join, and those of their peers first when they leave, as `order` says.

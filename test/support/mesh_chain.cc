@@ -77,7 +77,8 @@ Finished Node::chain(const std::string& verb, const Pod& pod) const {
   const SpawnOptions options{.netns = &netns_,
                              .environment = {"CNI_PATH=" + std::string(program("")) + ":/usr/lib/cni:/opt/cni/bin",
                                              "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + pod.namespace_name() +
-                                                 ";K8S_POD_NAME=" + pod.name() + ";K8S_POD_UID=" + pod.container_id() +
+                                                 ";K8S_POD_NAME=" + pod.name() + ";K8S_POD_UID=" +
+                                                 (pod.options_.uid.empty() ? pod.container_id() : pod.options_.uid) +
                                                  ";K8S_POD_INFRA_CONTAINER_ID=" + pod.container_id(),
                                              "CAP_ARGS=" + capability_args.dump()},
                              .input = {}};

@@ -37,6 +37,23 @@ std::string program(const std::string& name) {
   return std::string(folder != nullptr ? folder : WEFT_BUILD_BIN) + "/" + name;
 }
 
+/// The body behind the headers; nothing where it is not whole.
+static std::optional<std::string> whole_body(const std::string& answer, std::size_t headers) {
+  std::string rest = answer.substr(headers + 4);
+  const auto length = answer.find("Content-Length: ");
+  if (length < headers && std::strtoull(answer.c_str() + length + 16, nullptr, 10) != rest.size()) return {};
+  if (answer.find("transfer-encoding: chunked") > headers) return rest;
+  std::string body;
+  for (;;) {
+    const auto size = std::strtoull(rest.c_str(), nullptr, 16);
+    const auto begin = rest.find("\r\n");
+    if (begin == std::string::npos || rest.size() < begin + 2 + size + 2) return {};
+    if (size == 0) return body;
+    body += rest.substr(begin + 2, size);
+    rest.erase(0, begin + 2 + size + 2);
+  }
+}
+
 std::optional<std::string> http_get(const Netns& netns, const Endpoint& server, const std::string& path) {
   return run_in(netns, [&]() -> std::optional<std::string> {
     const auto to = server.to_sockaddr();
@@ -54,10 +71,7 @@ std::optional<std::string> http_get(const Netns& netns, const Endpoint& server, 
     }
     const auto body = answer.find("\r\n\r\n");
     if (got < 0 || body == std::string::npos || !answer.starts_with("HTTP/1.1 200")) return {};
-    const auto length = answer.find("Content-Length: ");
-    if (length < body && std::strtoull(answer.c_str() + length + 16, nullptr, 10) != answer.size() - body - 4)
-      return {};
-    return answer.substr(body + 4);
+    return whole_body(answer, body);
   });
 }
 
@@ -84,11 +98,13 @@ IpAddress Node::next_pod_address(bool v6, int number) const {
 std::vector<std::string> Node::agent_command() const {
   const MeshOptions& options = mesh_->options();
   const auto own = options.node_arguments ? options.node_arguments(*mesh_, index_) : std::vector<std::string>();
-  return joined(
-      joined(options.agent_launcher, {program("weft-agent"), "--local-config", mesh_->config_path(index_), "--node",
-                                      name(), "--socket", socket(), "--bpf-root", bpf_root(), "--run-dir", run_dir(),
-                                      "--ca-dir", mesh_->ca_dir(), "--log-level", "debug"}),
-      joined(own, options.agent_arguments));
+  auto command =
+      joined(options.agent_launcher, {program("weft-agent"), "--node", name(), "--socket", socket(), "--bpf-root",
+                                      bpf_root(), "--run-dir", run_dir(), "--log-level", "debug"});
+  if (options.local) {
+    command = joined(command, {"--local-config", mesh_->config_path(index_), "--ca-dir", mesh_->ca_dir()});
+  }
+  return joined(command, joined(own, options.agent_arguments));
 }
 
 void Node::start_agent() {
@@ -151,12 +167,15 @@ std::string Node::metrics() const {
   return *body;
 }
 
-std::size_t Node::agent_memory_bytes() {
+std::size_t Node::agent_memory_bytes() { return agent_status("VmRSS:"); }
+std::size_t Node::agent_peak_memory_bytes() { return agent_status("VmHWM:"); }
+
+std::size_t Node::agent_status(const std::string& key) {
   std::istringstream status(read_file("/proc/" + std::to_string(agent().pid()) + "/status"));
   for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmRSS:")) return std::strtoull(line.c_str() + 6, nullptr, 10) * 1024;
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
   }
-  throw TestError("the agent of " + name() + " has no VmRSS");
+  throw TestError("the agent of " + name() + " has no " + key);
 }
 
 Pod::Pod(Node& node, std::string namespace_name, std::string name, PodOptions options, const std::string& netns_name)

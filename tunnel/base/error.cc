@@ -54,4 +54,6 @@ std::string excerpt(std::string_view text, std::size_t max_bytes) {
   return text.size() > max_bytes ? out + "..." : out;
 }
 
+std::string in_quotes(std::string_view text) { return "\"" + excerpt(text) + "\""; }
+
 }  // namespace weft

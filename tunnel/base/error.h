@@ -54,5 +54,7 @@ using Failure = tl::unexpected<Error>;
 
 /// Text from outside as an error shows it: no more of it than `max_bytes`, with "?" for what is no printable ASCII.
 [[nodiscard]] std::string excerpt(std::string_view text, std::size_t max_bytes = 80);
+/// The same in double quotes.
+[[nodiscard]] std::string in_quotes(std::string_view text);
 
 }  // namespace weft

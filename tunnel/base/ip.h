@@ -96,6 +96,12 @@ struct std::hash<weft::IpAddress> {
   }
 };
 template <>
+struct std::hash<weft::Cidr> {
+  std::size_t operator()(const weft::Cidr& range) const noexcept {
+    return weft::hash_combine(std::hash<weft::IpAddress>{}(range.address), range.length);
+  }
+};
+template <>
 struct std::hash<weft::Endpoint> {
   std::size_t operator()(const weft::Endpoint& e) const noexcept {
     return weft::hash_combine(std::hash<weft::IpAddress>{}(e.address), e.port);

@@ -99,7 +99,7 @@ std::uint16_t random_id() {
 
 Result<std::vector<std::byte>> encode(const Question& question) {
   auto name = parse_name(question.name);
-  if (!name) return fail(ErrorCode::kInvalid, "\"" + excerpt(question.name) + "\" is no name that DNS could know");
+  if (!name) return fail(ErrorCode::kInvalid, in_quotes(question.name) + " is no name that DNS could know");
   const Owned<ldns_pkt> packet(
       ldns_pkt_query_new(name.get(), to_ldns(question.type), LDNS_RR_CLASS_IN, static_cast<std::uint16_t>(LDNS_RD)));
   if (!packet) return fail(ErrorCode::kInternal, "make a DNS question for " + excerpt(question.name));
@@ -119,7 +119,7 @@ Result<std::vector<std::byte>> encode(const Question& question) {
 
 Result<Reply> decode(std::span<const std::byte> message, const Question& question) {
   const auto name = parse_name(question.name);
-  if (!name) return no_message("\"" + excerpt(question.name) + "\" is no name");
+  if (!name) return no_message(in_quotes(question.name) + " is no name");
   ldns_pkt* read = nullptr;
   const ldns_status status =
       ldns_wire2pkt(&read, reinterpret_cast<const std::uint8_t*>(message.data()), message.size());

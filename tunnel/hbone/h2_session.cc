@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t kFrameHeader = 9;
 /// Payload of one DATA frame at most: large enough for bulk, small enough that a short stream waits for one frame only.
 constexpr std::size_t kDataChunk = 64U << 10;
-/// Where more than a few share a tunnel a frame is one TLS record: a round of all of them takes a quarter of the time.
+/// Where more than these share a tunnel a frame is one TLS record: a round of all of them takes a quarter of the time.
 constexpr std::size_t kFewStreams = 4;
 constexpr std::size_t kSharedDataChunk = 16U << 10;
 /// Frames are gathered up to this size before they are encrypted together.
@@ -177,7 +177,7 @@ Result<void> H2Session::start() {
 
 H2Session::~H2Session() {
   for (auto& [id, stream] : std::exchange(streams_, {})) {
-    budget_.give_back(stream.window - kStreamWindow);
+    budget_.give_back(stream.budgeted);
     if (stream.handler != nullptr) stream.handler->on_closed(NGHTTP2_CANCEL);
   }
 }
@@ -304,14 +304,18 @@ void H2Session::consume(std::int32_t stream_id, std::size_t bytes) {
 }
 
 void H2Session::grow_window(std::int32_t stream_id, Stream& stream) {
-  const SteadyTime now = clock_.now();
-  const bool fast = now - stream.window_started < kGrowWithin;
   stream.received_since_growth = 0;
-  stream.window_started = now;
+  const SteadyTime since = std::exchange(stream.window_started, clock_.now());
+  const bool fast = stream.window_started - since < kGrowWithin;
   if (!fast || stream.window >= kMaxStreamWindow || !budget_.take(stream.window)) return;
-  stream.window *= 2;
-  nghttp2_session_set_local_window_size(session_.get(), NGHTTP2_FLAG_NONE, stream_id,
-                                        static_cast<std::int32_t>(stream.window));
+  stream.budgeted += stream.window;
+  set_window(stream_id, stream, stream.window * 2);
+}
+
+void H2Session::widen(std::int32_t stream_id) {
+  Stream* stream = find(stream_id);
+  if (stream != nullptr && stream->window < kMaxStreamWindow) set_window(stream_id, *stream, kMaxStreamWindow);
+  want_send();
 }
 
 void H2Session::reset(std::int32_t stream_id, std::uint32_t error_code) {
@@ -463,7 +467,7 @@ void H2Session::on_data(std::int32_t stream_id, std::span<const std::byte> data)
 void H2Session::on_stream_close(std::int32_t stream_id, std::uint32_t error_code) {
   const auto node = streams_.extract(stream_id);
   if (node.empty()) return;
-  budget_.give_back(node.mapped().window - kStreamWindow);
+  budget_.give_back(node.mapped().budgeted);
   if (node.mapped().handler != nullptr) node.mapped().handler->on_closed(error_code);
   events_.on_stream_closed();
 }

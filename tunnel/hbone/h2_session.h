@@ -121,6 +121,9 @@ class H2Session {
   void resume(std::int32_t stream_id);
   /// The stream's reader passed on `bytes` of payload.
   void consume(std::int32_t stream_id, std::size_t bytes);
+  /// Gives the stream the largest window at once, whatever the budget says, for a peer that throws away what waits for
+  /// window when its own side closes. What a slow reader makes of it is up to KeptBudget.
+  void widen(std::int32_t stream_id);
   /// Ends the stream at once with an HTTP/2 error code; no more calls to its handler.
   void reset(std::int32_t stream_id, std::uint32_t error_code);
 
@@ -147,10 +150,11 @@ class H2Session {
     std::size_t header_bytes = 0;  ///< as RFC 9113, 6.5.2 counts them
     std::size_t received_since_growth = 0;
     std::uint32_t window = kStreamWindow;
-    SteadyTime window_started;  ///< server: until it is answered, when the request came
-    bool deferred = false;      ///< nghttp2 waits for resume()
-    bool refused = false;       ///< an error status is on its way
-    bool answered = false;      ///< server: a status has been given
+    std::uint32_t budgeted = 0;  ///< of it, what came out of the budget
+    SteadyTime window_started;   ///< server: until it is answered, when the request came
+    bool deferred = false;       ///< nghttp2 waits for resume()
+    bool refused = false;        ///< an error status is on its way
+    bool answered = false;       ///< server: a status has been given
   };
   struct SessionDeleter {
     void operator()(nghttp2_session* session) const { nghttp2_session_del(session); }
@@ -178,6 +182,11 @@ class H2Session {
   int judge(const nghttp2_frame& frame);
   int violated(std::string_view what);
   void grow_window(std::int32_t stream_id, Stream& stream);
+  void set_window(std::int32_t stream_id, Stream& stream, std::uint32_t bytes) {
+    stream.window = bytes;
+    nghttp2_session_set_local_window_size(session_.get(), NGHTTP2_FLAG_NONE, stream_id,
+                                          static_cast<std::int32_t>(bytes));
+  }
   Result<void> flush_staged(FrameSink& sink);
 
   Side side_;

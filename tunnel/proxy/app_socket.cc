@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/proxy/app_socket.h"
 
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -134,6 +136,12 @@ void AppSocket::finish_writes() {
   finished_ = true;
   // A peer that is gone already needs no FIN; the error shows on the next read.
   (void)sys::shutdown_write(fd_.get());
+}
+
+bool AppSocket::delivered() const {
+  // A FIN counts as a byte.
+  int unacknowledged = 0;
+  return kept_.empty() && ::ioctl(fd_.get(), SIOCOUTQ, &unacknowledged) == 0 && unacknowledged <= (finished_ ? 1 : 0);
 }
 
 Fd AppSocket::release() {

@@ -61,6 +61,9 @@ class AppSocket {
   /// Everything kept has gone and FIN is out.
   [[nodiscard]] bool writes_finished() const { return finished_; }
 
+  /// The other side's kernel has acknowledged every byte that was written.
+  [[nodiscard]] bool delivered() const;
+
   /// Gives the socket away as it is, with what it holds unread. Only where nothing was read or written yet.
   [[nodiscard]] Fd release();
   /// Closes; `with_reset` sends RST instead of FIN.

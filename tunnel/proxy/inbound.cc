@@ -24,7 +24,7 @@ Inbound::Inbound(WorkerContext& worker, std::shared_ptr<const PodContext> pod, h
       stream_id_(stream_id),
       headers_(headers),
       received_(worker.loop.now()),
-      pump_(*this),
+      pump_(StreamPump::Peer::kClient, *this),
       timer_(worker.loop) {
   result_.reporter = telemetry::Reporter::kDestination;
   result_.mutual_tls = true;

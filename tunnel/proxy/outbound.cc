@@ -2,6 +2,8 @@
 #include "tunnel/proxy/outbound.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "tunnel/base/sys.h"
 #include "tunnel/hbone/headers.h"
@@ -15,6 +17,10 @@ namespace {
 
 /// A server that goes away refuses what came too late for it. More than that often in a row is something else.
 constexpr int kUnlookedAtMax = 3;
+
+/// The control plane tells waypoints and nodes of a change at the same time, and a waypoint has more to do about it.
+constexpr std::array<milliseconds, 6> kPauses{
+    {milliseconds(25), milliseconds(50), milliseconds(100), milliseconds(200), milliseconds(400), milliseconds(800)}};
 
 }  // namespace
 
@@ -180,7 +186,10 @@ void Outbound::on_tunnel(hbone::Tunnel& tunnel) {
   headers.traceparent = hbone::traceparent(result_.traceparent, worker_.random(), worker_.random());
   result_.traceparent = headers.traceparent;
   result_.destination.identity = tunnel.peer_identity();
-  stream_ = std::make_unique<StreamPump>(static_cast<StreamPump::Events&>(*this));
+  const bool by_proxy =
+      destination_.waypoint || (destination_.workload != nullptr && destination_.workload->native_tunnel);
+  stream_ = std::make_unique<StreamPump>(by_proxy ? StreamPump::Peer::kProxy : StreamPump::Peer::kServer,
+                                         static_cast<StreamPump::Events&>(*this));
   if (auto open = stream_->app().open(worker_.loop, std::move(accepted_), false, *stream_); !open) {
     return end(ResponseFlag::kConnect, open.error().message());
   }
@@ -207,7 +216,8 @@ void Outbound::on_response(const hbone::H2Headers& headers) {
     const char* whose = destination_.waypoint ? "waypoint's" : "destination's";
     return end(ResponseFlag::kDeny, text + " (denied by the " + whose + " policy)");
   }
-  attempt_failed(ResponseFlag::kConnect, text, headers.status == "503" ? Again::kElsewhere : Again::kNo);
+  if (headers.status != "503") return attempt_failed(ResponseFlag::kConnect, text, Again::kNo);
+  attempt_failed(ResponseFlag::kConnect, text, destination_.waypoint ? Again::kLater : Again::kElsewhere);
 }
 
 void Outbound::on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* tunnel) {
@@ -250,7 +260,8 @@ void Outbound::attempt_failed(ResponseFlag flag, const std::string& why, Again a
   if (finished()) return;
   const std::string text = first_failure_.empty() ? why : first_failure_ + "; then " + why;
   if (!may_try_again(again)) return end(flag, text);
-  first_failure_ = text;
+  // The pauses would say the same again and again.
+  if (first_failure_.find(why) == std::string::npos) first_failure_ = text;
   begin_again();
 }
 
@@ -260,7 +271,7 @@ void Outbound::begin_again() {
   take_back_application();
   state_ = State::kAgain;
   // Not from here: this may come from inside the session or the pump that failed.
-  timer_.arm(milliseconds(0), [this] {
+  timer_.arm(std::exchange(pause_, milliseconds(0)), [this] {
     state_ = State::kWorkload;
     start();
   });
@@ -270,6 +281,13 @@ void Outbound::begin_again() {
 bool Outbound::may_try_again(Again again) {
   if (again == Again::kNo) return false;
   if (again == Again::kUnlookedAt) return ++unlooked_at_ <= kUnlookedAtMax;
+  if (may_try_at_once(again)) return true;
+  if (again != Again::kLater || pauses_ == kPauses.size()) return false;
+  pause_ = kPauses[pauses_++];
+  return true;
+}
+
+bool Outbound::may_try_at_once(Again again) {
   const state::WorkloadPtr own = own_workload();
   if (tried_again_ || own == nullptr || destination_.workload == nullptr) return false;
   tried_again_ = true;

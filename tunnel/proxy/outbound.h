@@ -16,7 +16,8 @@ namespace weft::proxy {
 /// own workload known -> destination chosen -> (a name) its address -> (mesh) certificate -> tunnel -> CONNECT answered
 /// -> copy, or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address. An
 /// attempt that fails before a byte of the application has gone anywhere is made once more, at another endpoint where
-/// the service has one; what the peer says it has not even looked at is asked again.
+/// the service has one; what the peer says it has not even looked at is asked again, and so is, for a second or two, a
+/// waypoint that cannot serve the service: it may hear of it later than we did.
 class Outbound final : public Connection, private StreamPump::Events, private hbone::TunnelRequest {
  public:
   /// `original` is where the application wanted to go, `source` its own end.
@@ -41,7 +42,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
     kTunnel,       ///< waits for a tunnel
     kAnswer,       ///< CONNECT is sent
     kDial,         ///< the direct connection is under way
-    kAgain,        ///< another attempt follows at once
+    kAgain,        ///< another attempt follows
     kCopy,
   };
 
@@ -60,10 +61,12 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
     kNo,
     kElsewhere,   ///< another endpoint of the service
     kAnywhere,    ///< that, or the same once more by another tunnel
+    kLater,       ///< another endpoint, or the same after a pause
     kUnlookedAt,  ///< the same, by another tunnel: the peer has not looked at the request
   };
   void attempt_failed(telemetry::ResponseFlag flag, const std::string& why, Again again);
   bool may_try_again(Again again);
+  bool may_try_at_once(Again again);
   [[nodiscard]] bool is_overtaken() const;
   /// Begins what went wrong on the way to a waypoint: "waypoint shop/way: ". Empty where there is none.
   [[nodiscard]] std::string to_waypoint() const;
@@ -105,6 +108,8 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   IpAddress avoid_address_;   ///< the address of a name that failed
   bool tried_again_ = false;
   int unlooked_at_ = 0;        ///< attempts that the peer did not look at
+  milliseconds pause_{0};      ///< before the attempt that follows
+  std::uint8_t pauses_ = 0;    ///< that were made
   std::string first_failure_;  ///< of the attempt before this one
   loop::Timer timer_;
 };

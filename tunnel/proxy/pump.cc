@@ -34,7 +34,9 @@ void StreamPump::begin_with(std::span<const std::byte> bytes) {
 
 void StreamPump::start() {
   started_ = true;
-  if (tunnel_ != nullptr) tunnel_->session().resume(stream_id_);
+  if (tunnel_ == nullptr) return;
+  if (peer_ == Peer::kProxy) tunnel_->session().widen(stream_id_);
+  tunnel_->session().resume(stream_id_);
 }
 
 StreamPump::Chunk StreamPump::produce(std::span<std::byte> into) {
@@ -78,10 +80,12 @@ void StreamPump::on_closed(std::uint32_t error_code) {
     owner_.on_stream_lost(error_code, tunnel != nullptr ? tunnel->ending() : nullptr);
     return;
   }
-  if (error_code != NGHTTP2_NO_ERROR || !stream_ended_) {
+  if (peer_ == Peer::kProxy && error_code == NGHTTP2_CONNECT_ERROR) on_end();
+  if (!stream_ended_) {
     break_off(stream_error(error_code));
     return;
   }
+  reset_ = error_code;
   check_finished();
 }
 
@@ -103,6 +107,12 @@ void StreamPump::on_broken(const Error& error) { break_off("application: " + err
 
 void StreamPump::check_finished() {
   if (over_ || tunnel_ != nullptr || !app_.writes_finished()) return;
+  if (reset_ != NGHTTP2_NO_ERROR && peer_ != Peer::kProxy) {
+    // RST takes from the application what the kernel has not brought there yet.
+    app_.close(peer_ == Peer::kClient && app_.delivered());
+    break_off(stream_error(reset_));
+    return;
+  }
   over_ = true;
   app_.close(false);
   owner_.on_pump_finished();

@@ -40,7 +40,18 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
     /// HTTP/2's; `tunnel` says how the tunnel ended, null where it goes on. Instead of PumpOwner's calls.
     virtual void on_stream_lost(std::uint32_t error_code, const hbone::Tunnel::Ending* tunnel) = 0;
   };
-  explicit StreamPump(Events& owner) : owner_(owner) {}
+  /// Who is at the other end of the stream, and what its RST_STREAM is to the application. A stream whose half the peer
+  /// has ended before it was reset has brought all there was to say; the application gets that first.
+  enum class Peer : std::uint8_t {
+    kClient,  ///< who has asked: the application hears by RST that it is gone
+    /// Who answers: RST where its half had not ended. Where it had, the application has its answer, and hears of the
+    /// reset when it says more.
+    kServer,
+    /// A proxy that answers, and ends a stream with CONNECT_ERROR when its server has closed, with END_STREAM or
+    /// without (Envoy): the application gets all that came, and a plain end.
+    kProxy,
+  };
+  StreamPump(Peer peer, Events& owner) : peer_(peer), owner_(owner) {}
   ~StreamPump() override;
 
   [[nodiscard]] AppSocket& app() { return app_; }
@@ -77,6 +88,7 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
   void break_off(const std::string& why);
   void check_finished();
 
+  Peer peer_;
   Events& owner_;
   AppSocket app_;
   hbone::Tunnel* tunnel_ = nullptr;
@@ -87,7 +99,8 @@ class StreamPump final : public hbone::StreamHandler, public AppSocketEvents {
   bool started_ = false;
   bool app_ended_ = false;
   bool stream_ended_ = false;
-  bool over_ = false;  ///< the owner has had its call
+  std::uint32_t reset_ = NGHTTP2_NO_ERROR;  ///< with what, after the end
+  bool over_ = false;                       ///< the owner has had its call
 };
 
 /// Copies between two sockets. One thread.

@@ -22,9 +22,9 @@ struct LeftOut {
 /// (0, a named port) cannot use an endpoint that names its ports but not this one.
 std::optional<std::uint16_t> target_port(const Service& service, const ServiceEndpoint& endpoint, std::uint16_t port,
                                          TargetPort otherwise) {
-  if (const auto own = endpoint.ports.find(port); own != endpoint.ports.end() && own->second != 0) return own->second;
+  if (const auto own = endpoint.ports->find(port); own != endpoint.ports->end() && own->second != 0) return own->second;
   if (const auto at = service.ports.find(port); at != service.ports.end() && at->second != 0) return at->second;
-  if (!endpoint.ports.empty() && otherwise == TargetPort::kNamed) return std::nullopt;
+  if (!endpoint.ports->empty() && otherwise == TargetPort::kNamed) return std::nullopt;
   return port;
 }
 

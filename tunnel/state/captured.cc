@@ -53,30 +53,12 @@ bool State::Addresses::contains(const IpAddress& address) const {
          std::ranges::any_of(cidrs, [&](const Cidr& range) { return range.contains(address); });
 }
 
-State::Addresses State::mesh_addresses() const {
-  Addresses out;
-  for (const auto& workload : workloads_) {
-    if (!is_captured(*workload)) continue;
-    out.addresses.insert(out.addresses.end(), workload->addresses.begin(), workload->addresses.end());
-  }
-  for (const auto& service : services_) {
-    for (const auto& vip : service->vips) {
-      if (is_captured(*this, *service, vip)) out.addresses.push_back(vip.address);
-    }
-    if (!is_captured(*this, *service)) continue;
-    for (const auto& range : service->cidr_vips) out.cidrs.push_back(range.cidr);
-  }
-  sort_unique(out.addresses);
-  sort_unique(out.cidrs);
-  return out;
-}
-
 State::Addresses State::named_addresses() const {
   Addresses out;
-  for (const auto& workload : workloads_) {
+  for (const auto& workload : workloads()) {
     out.addresses.insert(out.addresses.end(), workload->addresses.begin(), workload->addresses.end());
   }
-  for (const auto& service : services_) {
+  for (const auto& service : services()) {
     for (const auto& vip : service->vips) out.addresses.push_back(vip.address);
     for (const auto& range : service->cidr_vips) out.cidrs.push_back(range.cidr);
   }

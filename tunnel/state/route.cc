@@ -98,17 +98,17 @@ Destination State::elsewhere(Destination destination, const Workload& source, co
            "\" (network gateways are not supported yet)";
   };
   for (const auto& [network, workloads] : by_address_) {
-    const auto found = workloads.find(original.address);
-    if (network == source.network || found == workloads.end() || !is_captured(*found->second)) continue;
-    destination.workload = found->second;
-    return refused(std::move(destination), of_network("workload " + found->second->uid, network));
+    const auto* found = workloads.find(original.address);
+    if (network == source.network || found == nullptr || !is_captured(*found->holder())) continue;
+    destination.workload = found->holder();
+    return refused(std::move(destination), of_network("workload " + found->holder()->uid, network));
   }
   for (const auto& [network, services] : by_vip_) {
-    const auto found = services.find(original.address);
-    if (network == source.network || found == services.end()) continue;
-    if (!is_captured(*this, *found->second, {network, original.address})) continue;
-    destination.service = found->second;
-    return refused(std::move(destination), of_network("service " + found->second->key(), network));
+    const auto* found = services.find(original.address);
+    if (network == source.network || found == nullptr) continue;
+    if (!is_captured(*this, *found->holder(), {network, original.address})) continue;
+    destination.service = found->holder();
+    return refused(std::move(destination), of_network("service " + found->holder()->key(), network));
   }
   return destination;
 }

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <unordered_set>
+#include <utility>
+#include <variant>
 #include <vector>
 
+#include "tunnel/base/shared_map.h"
+#include "tunnel/state/claims.h"
 #include "tunnel/state/policy.h"
 #include "tunnel/state/service.h"
 #include "tunnel/state/workload.h"
@@ -26,10 +30,20 @@ struct StateInput {
   std::vector<Policy> policies;
 };
 
-/// One endpoint of a service for one service port.
+/// What is different from one snapshot to the next.
+struct StateChange {
+  std::vector<WorkloadPtr> workloads;                            ///< new ones, or in place of that with the same uid
+  std::vector<ServicePtr> services;                              ///< new ones, or in place of that with the same key
+  std::vector<std::string> removed_workloads, removed_services;  ///< uids and keys; unknown ones say nothing
+  /// All that there are now; unset where they are the same.
+  std::optional<std::vector<PolicyPtr>> policies;
+};
+
+/// One endpoint of a service.
 struct ServiceEndpoint {
   WorkloadPtr workload;
-  std::map<std::uint16_t, std::uint16_t> ports;  ///< service port to target port on this workload
+  /// Service port to target port on this workload, which has it.
+  const std::map<std::uint16_t, std::uint16_t>* ports = nullptr;
 };
 
 /// Where a new outbound connection goes.
@@ -56,12 +70,17 @@ struct Destination {
 };
 
 /// An immutable snapshot of everything that the control plane said. Shared between threads without locks; a change
-/// makes a new one. Owner: whoever holds the shared_ptr.
+/// makes a new one, which shares what is the same. Owner: whoever holds the shared_ptr.
 class State {
  public:
   /// Indexes the input. Errors: kInvalid naming both objects where two claim one uid, one service key, one policy key,
   /// or one address in one network (hostNetwork workloads share addresses freely and are not found by address).
   static Result<std::shared_ptr<const State>> build(StateInput input);
+  /// The next snapshot; what it costs is in proportion to the change and to the services that it is about, not to the
+  /// mesh. For input that nobody can send back, where one odd object must not hold up a mesh: an address that two claim
+  /// goes to the better one, a pod before another workload, HBONE before none, the Service that Kubernetes made before
+  /// another, and of equals to the one that came later. conflicts() says which. A workload has a uid.
+  [[nodiscard]] std::shared_ptr<const State> with(StateChange change) const;
   static std::shared_ptr<const State> empty();
 
   [[nodiscard]] WorkloadPtr workload_by_uid(std::string_view uid) const;
@@ -78,12 +97,26 @@ class State {
   [[nodiscard]] const std::vector<ServiceEndpoint>& endpoints(std::string_view service_key) const;
   [[nodiscard]] PolicyPtr policy_by_key(std::string_view key) const;
   /// Policies of scope global, then those of scope namespace in `namespace_name`.
-  [[nodiscard]] const std::vector<PolicyPtr>& global_policies() const { return global_policies_; }
+  [[nodiscard]] const std::vector<PolicyPtr>& global_policies() const { return policies_->global; }
   [[nodiscard]] const std::vector<PolicyPtr>& namespace_policies(std::string_view namespace_name) const;
 
-  [[nodiscard]] const std::vector<WorkloadPtr>& workloads() const { return workloads_; }
-  [[nodiscard]] const std::vector<ServicePtr>& services() const { return services_; }
-  [[nodiscard]] const std::vector<PolicyPtr>& policies() const { return policies_; }
+  /// In no order that means anything.
+  template <class See>
+  void each_workload(const See& see) const {
+    by_uid_.each([&](const std::string& /*uid*/, const Arrived<Workload>& arrived) {
+      see(*arrived.object);
+      return true;
+    });
+  }
+  /// All of them in the order in which they came; it takes a moment in a large mesh.
+  [[nodiscard]] std::vector<WorkloadPtr> workloads() const;
+  [[nodiscard]] std::vector<ServicePtr> services() const;
+  [[nodiscard]] const std::vector<PolicyPtr>& policies() const { return policies_->all; }
+  [[nodiscard]] std::size_t workload_count() const { return by_uid_.size(); }
+  [[nodiscard]] std::size_t service_count() const { return by_key_.size(); }
+
+  /// Who claims what another one holds, in words; a hundred at most.
+  [[nodiscard]] std::vector<std::string> conflicts() const;
 
   struct Addresses {
     std::vector<IpAddress> addresses;  ///< sorted, unique
@@ -91,9 +124,11 @@ class State {
     bool operator==(const Addresses&) const = default;
     [[nodiscard]] bool contains(const IpAddress& address) const;
   };
+  using AddressesPtr = std::shared_ptr<const Addresses>;
   /// The addresses whose connections must be captured: workloads with HBONE, and VIPs with an HBONE endpoint or a
-  /// waypoint, or whose balancing needs us ("What is captured" in ARCHITECTURE.md).
-  [[nodiscard]] Addresses mesh_addresses() const;
+  /// waypoint, or whose balancing needs us ("What is captured" in ARCHITECTURE.md). Never null; the same pointer as in
+  /// the snapshot before where nothing of it changed.
+  [[nodiscard]] const AddressesPtr& mesh_addresses() const { return mesh_; }
   /// The addresses of all workloads, hostNetwork ones too, and of all services, in whatever network.
   [[nodiscard]] Addresses named_addresses() const;
   /// Whether it is one of named_addresses().
@@ -113,34 +148,48 @@ class State {
                                      std::uint64_t random) const;
 
  private:
-  struct StringHash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
-  };
+  friend class StateEdit;
   template <class T>
-  using Index = std::unordered_map<std::string, T, StringHash, std::equal_to<>>;
-
-  Result<void> index_workloads();
-  Result<void> index_services();
-  Result<void> index_policies();
+  using Index = SharedMap<std::string, T, StringHash>;
+  template <class T>
+  using ByAddress = std::map<std::string, SharedMap<IpAddress, Claims<T>>, std::less<>>;  ///< network, then address
+  using Contested = SharedMap<NetworkAddress, std::monostate>;                            ///< a set
+  /// By network; longest prefix first.
+  using Ranges = std::map<std::string, std::vector<std::pair<Cidr, Claims<Service>>>, std::less<>>;
+  template <class T>
+  struct Arrived {
+    std::shared_ptr<const T> object;
+    std::uint64_t order = 0;
+  };
+  struct Policies {
+    std::vector<PolicyPtr> all, global;
+    std::map<std::string, PolicyPtr, std::less<>> by_key;
+    std::map<std::string, std::vector<PolicyPtr>, std::less<>> by_namespace;
+  };
+  /// What is contested, and the two that this line is about.
+  struct Contest {
+    std::string text, holder;
+  };
+  static constexpr std::size_t kContestsMax = 100;
+  [[nodiscard]] std::vector<Contest> contests() const;
   /// Refuses what is a mesh address of another network; anything else stays kUnknown.
   [[nodiscard]] Destination elsewhere(Destination destination, const Workload& source, const Endpoint& original) const;
 
-  std::vector<WorkloadPtr> workloads_;
-  std::vector<ServicePtr> services_;
-  std::vector<PolicyPtr> policies_;
-  std::vector<PolicyPtr> global_policies_;
-  Index<WorkloadPtr> by_uid_;
-  Index<WorkloadPtr> by_pod_;
-  Index<std::unordered_map<IpAddress, WorkloadPtr>> by_address_;  ///< network, then address
-  std::unordered_set<IpAddress> host_addresses_;                  ///< of hostNetwork workloads
-  Index<ServicePtr> by_key_;
+  Index<Arrived<Workload>> by_uid_;
+  Index<Claims<Workload>> by_pod_;
+  ByAddress<Workload> by_address_;
+  SharedMap<IpAddress, std::uint32_t> host_addresses_;  ///< of hostNetwork workloads: how many have it
+  Index<Arrived<Service>> by_key_;
   Index<std::vector<ServicePtr>> by_hostname_;
-  Index<std::unordered_map<IpAddress, ServicePtr>> by_vip_;
-  Index<std::vector<std::pair<Cidr, ServicePtr>>> by_cidr_;  ///< longest prefix first
-  Index<std::vector<ServiceEndpoint>> endpoints_;
-  Index<PolicyPtr> policy_by_key_;
-  Index<std::vector<PolicyPtr>> by_namespace_;
+  ByAddress<Service> by_vip_;
+  std::shared_ptr<const Ranges> by_range_ = std::make_shared<const Ranges>();
+  Index<std::shared_ptr<const std::vector<ServiceEndpoint>>> endpoints_;  ///< by uid
+  std::shared_ptr<const Policies> policies_ = std::make_shared<const Policies>();
+  Contested contested_addresses_, contested_vips_;
+  SharedMap<IpAddress, std::uint32_t> captured_;  ///< how many workloads and VIPs make it one of mesh_
+  SharedMap<Cidr, std::uint32_t> captured_ranges_;
+  AddressesPtr mesh_ = std::make_shared<const Addresses>();
+  std::uint64_t arrivals_ = 0;
 };
 
 }  // namespace weft::state

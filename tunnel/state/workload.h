@@ -106,3 +106,10 @@ struct Workload {
 };
 
 }  // namespace weft::state
+
+template <>
+struct std::hash<weft::state::NetworkAddress> {
+  std::size_t operator()(const weft::state::NetworkAddress& a) const noexcept {
+    return weft::hash_combine(std::hash<std::string>{}(a.network), std::hash<weft::IpAddress>{}(a.address));
+  }
+};

@@ -123,26 +123,18 @@ Sent send_all(int fd, std::uint64_t seed, std::uint64_t size) {
   return sent;
 }
 
-/// Holds a reader to `rate` bytes a second, in steps of about 1/50 s.
-class Pace {
- public:
-  explicit Pace(std::uint64_t rate) : rate_(rate) {}
-  [[nodiscard]] std::size_t portion() const {
-    return rate_ == 0 ? kBlock : std::clamp<std::size_t>(static_cast<std::size_t>(rate_ / 50), 1, kBlock);
-  }
-  void wait_for(std::uint64_t bytes) const {
-    if (rate_ == 0) return;
-    std::this_thread::sleep_until(
-        start_ + std::chrono::duration_cast<std::chrono::nanoseconds>(
-                     std::chrono::duration<double>(static_cast<double>(bytes) / static_cast<double>(rate_))));
-  }
-
- private:
-  std::uint64_t rate_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
 }  // namespace
+
+std::size_t Pace::portion() const {
+  return rate_ == 0 ? kBlock : std::clamp<std::size_t>(static_cast<std::size_t>(rate_ / 50), 1, kBlock);
+}
+
+void Pace::wait_for(std::uint64_t bytes) const {
+  if (rate_ == 0) return;
+  std::this_thread::sleep_until(
+      start_ + std::chrono::duration_cast<std::chrono::nanoseconds>(
+                   std::chrono::duration<double>(static_cast<double>(bytes) / static_cast<double>(rate_))));
+}
 
 std::string BulkPlan::header() const {
   char text[160];

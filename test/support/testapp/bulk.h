@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -26,6 +28,20 @@ struct BulkPlan {
 struct BulkResult {
   Exit exit = Exit::kOk;
   std::string text;  ///< `sent=… sent_sha256=… received=… received_sha256=… verdict=exact|…`
+};
+
+/// Holds a reader to `rate` bytes a second (0: to nothing), in steps of about 1/50 s.
+class Pace {
+ public:
+  explicit Pace(std::uint64_t rate) : rate_(rate) {}
+  /// The most to read at once.
+  [[nodiscard]] std::size_t portion() const;
+  /// Until so many bytes may have been read in all.
+  void wait_for(std::uint64_t bytes) const;
+
+ private:
+  std::uint64_t rate_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 /// Runs one side after the opening line was written or read.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <strings.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -33,7 +34,7 @@ struct Answer {
   std::string status_line, body;
   [[nodiscard]] bool ok() const { return status_line.find(" 200 ") != std::string::npos; }
 };
-std::optional<Answer> read_answer(Stream& stream) {
+std::optional<Answer> read_answer(Stream& stream, std::uint64_t rate) {
   std::size_t length = 0;
   auto line = stream.line();
   const std::string status_line = line.value_or("");
@@ -47,13 +48,15 @@ std::optional<Answer> read_answer(Stream& stream) {
   }
   if (!line) return {};
   std::string body(length, '\0');
+  const Pace pace(rate);
   std::size_t have = 0;
   while (have < length) {
-    const std::size_t got = stream.read(body.data() + have, length - have);
+    const std::size_t got = stream.read(body.data() + have, std::min(length - have, pace.portion()));
     if (got == 0) return {};
     have += got;
+    pace.wait_for(have);
   }
-  if (!body.empty() && body.back() == '\n') body.pop_back();
+  body.resize(std::min(body.find('\n'), body.size()));
   return Answer{status_line, body};
 }
 
@@ -74,9 +77,12 @@ Exit get(const GetOptions& options) {
     for (const auto& header : options.headers) request += header + "\r\n";
     request += options.keep_alive ? "\r\n" : "Connection: close\r\n\r\n";
     if (!stream->write(request)) return report(ended_early(*stream));
-    const auto answer = read_answer(*stream);
+    const auto answer = read_answer(*stream, options.read_rate);
     if (!answer) return report(ended_early(*stream));
     if (!answer->ok()) return report({Exit::kBadStatus, "answer: " + answer->status_line + " " + answer->body});
+    if (char more = 0; options.to_end && (stream->read(&more, 1) != 0 || stream->trouble())) {
+      return report(stream->trouble().value_or(Trouble{Exit::kError, "read: more than the answer"}));
+    }
     if ((i + 1) % options.every == 0)
       print(answer->body + " own=" + stream->local().to_string() + " ms=" + milliseconds_since(start));
   }

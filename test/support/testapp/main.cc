@@ -108,6 +108,9 @@ struct GetCommand {
         ->capture_default_str();
     app->add_flag("--keep-alive", options.keep_alive, "all requests on one connection");
     app->add_option("--interval", interval_s, "seconds between an answer and the next request");
+    app->add_option("--read-rate", options.read_rate, "bytes a second that are read of an answer; 0: all");
+    app->add_flag("--to-end", options.to_end, "read each connection to its end, which must be a plain one")
+        ->excludes("--keep-alive");
   }
   Exit run() {
     return with_dial(dial, [this](const DialOptions& parsed) {

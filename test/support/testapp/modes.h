@@ -17,7 +17,8 @@ struct ServeOptions {
   int backlog = 1024;
 };
 /// Serves until it is killed: HTTP (keep-alive) for GET lines, echo for HOLD lines, bulk for BULK lines. The answer to
-/// a GET is `server=NAME client=ADDRESS:PORT local=ADDRESS:PORT path=PATH`.
+/// a GET is `server=NAME client=ADDRESS:PORT local=ADDRESS:PORT path=PATH`, with N bytes more where PATH ends in
+/// ?bytes=N.
 Exit serve(const ServeOptions& options);
 
 struct GetOptions {
@@ -28,9 +29,11 @@ struct GetOptions {
   int every = 1;                          ///< of so many answers one is printed
   bool keep_alive = false;                ///< all on one connection
   std::chrono::milliseconds interval{0};  ///< between an answer and the next request
+  std::uint64_t read_rate = 0;            ///< bytes of an answer's body a second; 0: all
+  bool to_end = false;                    ///< each answer must be followed by the plain end of its connection
 };
-/// Sends requests one after the other, without retries; prints answers with ` own=ADDRESS:PORT ms=…`. Stops at the
-/// first trouble.
+/// Sends requests one after the other, without retries; prints the answers' first lines with ` own=ADDRESS:PORT ms=…`.
+/// Stops at the first trouble.
 Exit get(const GetOptions& options);
 
 struct HoldOptions {

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <thread>
 
 #include "test/support/testapp/modes.h"
@@ -18,8 +19,11 @@ bool answer_get(Stream& stream, const std::string& request, const std::string& n
   bool keep = request.find("HTTP/1.1") != std::string::npos;
   while (auto header = stream.line()) {
     if (header->empty()) {
-      const std::string body = "server=" + name + " client=" + stream.peer().to_string() +
-                               " local=" + stream.local().to_string() + " path=" + path + "\n";
+      std::string body = "server=" + name + " client=" + stream.peer().to_string() +
+                         " local=" + stream.local().to_string() + " path=" + path + "\n";
+      if (const auto more = path.find("?bytes="); more != std::string::npos) {
+        body.append(std::strtoul(path.c_str() + more + 7, nullptr, 10), '.');
+      }
       const std::string head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: ";
       return stream.write(head + (keep ? "keep-alive" : "close") +
                           "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body) &&

@@ -42,6 +42,29 @@ class Variable {
   const char* name_;
 };
 
+TEST(AgentConfig, KubernetesEnrolsWhereItIsAskedFor) {
+  EXPECT_FALSE(parsed({}).kubernetes);
+  const Config c = parsed({"--enrolment", "kubernetes", "--kube-api", "https://api:6443/", "--kube-token", "/t",
+                           "--kube-root", "/r", "--exclude-namespaces", "kube-system,weft-system"});
+  ASSERT_TRUE(c.kubernetes);
+  EXPECT_EQ(c.kubernetes->api.server, "https://api:6443");
+  EXPECT_EQ(c.kubernetes->api.token_file, "/t");
+  EXPECT_EQ(c.kubernetes->api.root_file, "/r");
+  EXPECT_THAT(c.kubernetes->exclude_namespaces, ::testing::ElementsAre("kube-system", "weft-system"));
+  const Variable host("KUBERNETES_SERVICE_HOST", "10.96.0.1"), port("KUBERNETES_SERVICE_PORT", "443"),
+      how("WEFT_ENROLMENT", "kubernetes");
+  const Config in_cluster = parsed({});
+  ASSERT_TRUE(in_cluster.kubernetes);
+  EXPECT_EQ(in_cluster.kubernetes->api.server, "https://10.96.0.1:443");
+  EXPECT_THAT(in_cluster.kubernetes->exclude_namespaces, ::testing::ElementsAre("kube-system"));
+}
+
+TEST(AgentConfig, AKubernetesApiThatCannotBeIsRefused) {
+  EXPECT_THAT(refused({"--enrolment", "magic"}), HasSubstr("expected workloads or kubernetes"));
+  EXPECT_THAT(refused({"--enrolment", "kubernetes"}), HasSubstr("--kube-api"));
+  EXPECT_THAT(refused({"--enrolment", "kubernetes", "--kube-api", "http://api:8080"}), HasSubstr("https://HOST:PORT"));
+}
+
 TEST(AgentConfig, HasDefaults) {
   const Config c = parsed({});
   EXPECT_EQ(c.local_config, "/etc/mesh.yaml");

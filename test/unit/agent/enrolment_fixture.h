@@ -38,6 +38,8 @@ class EnrolmentTest : public ::testing::Test {
     config.leave_time = leave_time_;
     config.dns_capture = dns_capture_;
     config.egress = egress_;
+    config.cluster_id = "Kubernetes";
+    config.select = select_;
     enrolment_ = std::make_unique<Enrolment>(config, capture_, data_plane_, netns_,
                                              RegistrationRecords::open(directory_.path()).value(),
                                              [this](const std::vector<state::Identity>& wanted) { wanted_ = wanted; });
@@ -89,6 +91,7 @@ class EnrolmentTest : public ::testing::Test {
   milliseconds leave_time_ = std::chrono::hours(1);
   bool dns_capture_ = false;
   state::EgressPolicy egress_;
+  decltype(EnrolmentConfig::select) select_;  ///< of agents that are made from then on
   TemporaryDirectory directory_;
   Journal journal_;
   FakeCapture capture_{journal_};

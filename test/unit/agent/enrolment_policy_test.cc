@@ -106,5 +106,52 @@ TEST(EnrolmentPolicy, IsPendingBeforeTheFirstState) {
   EXPECT_EQ(d.inbound, bpf::InboundPlaintext::kCheck);
 }
 
+PodFacts selected(Selection::Kind kind) {
+  PodFacts pod = kPod;
+  pod.selection = Selection{kind, "as it was said"};
+  pod.expected_uid = "Kubernetes//Pod/shop/web";
+  return pod;
+}
+
+TEST(EnrolmentSelection, ASelectedPodIsItsWorkloadWhateverTheProtocol) {
+  auto tcp = fitting();
+  tcp.protocol = state::TunnelProtocol::kTcp;
+  const Decision d = decide_with(tcp, selected(Selection::Kind::kSelected));
+  EXPECT_EQ(d.kind, Kind::kEnrol);
+  EXPECT_EQ(d.workload_uid, tcp.uid);
+  EXPECT_EQ(decide(state_of({tcp}, {test::strict_policy()}).get(), selected(Selection::Kind::kSelected), "n1").inbound,
+            bpf::InboundPlaintext::kDrop);
+}
+
+TEST(EnrolmentSelection, APodThatIsNotSelectedIsLeftAloneWhateverItsWorkload) {
+  for (const auto kind : {Selection::Kind::kNotSelected, Selection::Kind::kUnsaid, Selection::Kind::kLeaving}) {
+    const Decision d = decide_with(fitting(), selected(kind));
+    EXPECT_EQ(d.kind, Kind::kPlain);
+    EXPECT_THAT(d.reason, HasSubstr("as it was said"));
+    EXPECT_EQ(decide(nullptr, selected(kind), "n1").kind, Kind::kPlain) << "nor does it wait for the control plane";
+  }
+}
+
+TEST(EnrolmentSelection, ASelectedPodWaitsForItsWorkloadAndForItsAddresses) {
+  const PodFacts pod = selected(Selection::Kind::kSelected);
+  auto moved = fitting();
+  moved.addresses = {ip("10.0.0.6")};
+  for (const Decision& d : {decide(nullptr, pod, "n1"), decide(state_of({}).get(), pod, "n1"),
+                            decide(state_of({moved}).get(), pod, "n1")}) {
+    EXPECT_EQ(d.kind, Kind::kPending) << d.reason;
+    EXPECT_EQ(d.workload_uid, pod.expected_uid);
+    EXPECT_EQ(d.inbound, bpf::InboundPlaintext::kCheck);
+  }
+  EXPECT_THAT(decide(state_of({moved}).get(), pod, "n1").reason, HasSubstr("the addresses 10.0.0.6"));
+}
+
+TEST(EnrolmentSelection, SelectedAndNotTheAgentsToCarryIsLeftAloneWithAReason) {
+  auto native = fitting();
+  native.native_tunnel = true;
+  const Decision d = decide_with(native, selected(Selection::Kind::kSelected));
+  EXPECT_EQ(d.kind, Kind::kPlain);
+  EXPECT_THAT(d.reason, HasSubstr("nativeTunnel"));
+}
+
 }  // namespace
 }  // namespace weft::agent

@@ -75,17 +75,21 @@ class FakeCapture : public CaptureMaps {
     const auto found = listeners.find(slot);
     return found == listeners.end() ? 0U : static_cast<std::uint32_t>(found->second.size());
   }
-  Result<void> set_destinations(std::span<const IpAddress> addresses, std::span<const Cidr> /*cidrs*/) override {
+  Result<void> set_destinations(const bpf::AddressList& present, const bpf::AddressList& wanted) override {
+    EXPECT_EQ(texts_of(present), destinations_) << "what the maps are said to hold";
+    return set_destinations(wanted);
+  }
+  Result<void> set_destinations(const bpf::AddressList& wanted) override {
     std::string text = "destinations";
-    for (const auto& address : addresses) text += " " + address.to_string();
+    destinations_ = texts_of(wanted);
+    for (const auto& address : wanted.addresses) text += " " + address.to_string();
     journal_.push_back(text);
     if (fail_destinations) return fail(*fail_destinations, "destinations cannot be written");
     return {};
   }
-  Result<void> set_registry(std::span<const IpAddress> addresses, std::span<const Cidr> cidrs) override {
+  Result<void> set_registry(const bpf::AddressList& wanted) override {
     std::string text = "registry";
-    for (const auto& address : addresses) text += " " + address.to_string();
-    for (const auto& range : cidrs) text += " " + range.to_string();
+    for (const auto& one : texts_of(wanted)) text += " " + one;
     journal_.push_back(text);
     if (fail_registry) return fail(*fail_registry, "the registry cannot be written");
     return {};
@@ -110,7 +114,15 @@ class FakeCapture : public CaptureMaps {
   int workers_used = 0;  ///< how often use_workers() was called
 
  private:
+  static std::vector<std::string> texts_of(const bpf::AddressList& list) {
+    std::vector<std::string> texts;
+    for (const auto& address : list.addresses) texts.push_back(address.to_string());
+    for (const auto& range : list.cidrs) texts.push_back(range.to_string());
+    return texts;
+  }
+
   Journal& journal_;
+  std::vector<std::string> destinations_;  ///< written last
 };
 
 class FakeDataPlane : public DataPlane {

@@ -231,6 +231,27 @@ TEST_F(H2SessionTest, WindowsGrowForFastReadersOnlyAndGoBackToTheBudget) {
   EXPECT_TRUE(budget.take(16U << 20)) << "and comes back";
 }
 
+TEST_F(H2SessionTest, AWidenedWindowIsTheLargestWhateverTheBudget) {
+  ASSERT_TRUE(budget.take(16U << 20));
+  connect(near);
+  exchange();
+  accept(far);
+  exchange();
+  near.reading = false;
+  client->widen(near.id);
+  far.to_send.assign(8U << 20, 'x');
+  server->resume(far.id);
+  exchange();
+  EXPECT_EQ(near.received.size(), kMaxStreamWindow);
+  near.reading = true;
+  near.read_all();
+  exchange();
+  EXPECT_EQ(near.received.size(), 8U << 20);
+  client->reset(near.id, NGHTTP2_CANCEL);
+  exchange();
+  EXPECT_FALSE(budget.take(1)) << "what was not taken does not come back";
+}
+
 TEST_F(H2SessionTest, ASlowReadersWindowStaysAsItIs) {
   connect(near);
   exchange();

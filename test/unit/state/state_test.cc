@@ -115,7 +115,7 @@ TEST(StateIndex, EndpointsAreSortedByUid) {
   ASSERT_EQ(endpoints.size(), 2U);
   EXPECT_EQ(endpoints[0].workload->name, "a");
   EXPECT_EQ(endpoints[1].workload->name, "c");
-  EXPECT_EQ(endpoints[1].ports.at(80), 83);
+  EXPECT_EQ(endpoints[1].ports->at(80), 83);
 }
 
 TEST(StateIndex, PoliciesByScope) {
@@ -144,7 +144,7 @@ std::vector<std::string> texts(const std::vector<IpAddress>& addresses) {
   for (const auto& address : addresses) out.push_back(address.to_string());
   return out;
 }
-std::vector<std::string> captured(const State& state) { return texts(state.mesh_addresses().addresses); }
+std::vector<std::string> captured(const State& state) { return texts(state.mesh_addresses()->addresses); }
 
 /// A Kubernetes Service, whose ClusterIP the cluster balances by itself.
 Service cluster_service(std::vector<std::string> vips) {
@@ -209,11 +209,11 @@ TEST(MeshAddresses, PassthroughIsNotCaptured) {
   passthrough.cidr_vips = {{"", range("10.2.0.0/16")}};
   passthrough.load_balancer = LoadBalancer{LoadBalancerMode::kPassthrough, {}, HealthPolicy::kAllowAll};
   EXPECT_THAT(captured(*build({}, {passthrough})), IsEmpty());
-  EXPECT_TRUE(build({}, {passthrough})->mesh_addresses().cidrs.empty());
+  EXPECT_TRUE(build({}, {passthrough})->mesh_addresses()->cidrs.empty());
   passthrough.waypoint = GatewayAddress{NamespacedHostname{"ns", "wp"}};
   EXPECT_THAT(captured(*build({}, {passthrough})), ElementsAre("10.1.0.1"));
-  ASSERT_EQ(build({}, {passthrough})->mesh_addresses().cidrs.size(), 1U);
-  EXPECT_EQ(build({}, {passthrough})->mesh_addresses().cidrs[0].to_string(), "10.2.0.0/16");
+  ASSERT_EQ(build({}, {passthrough})->mesh_addresses()->cidrs.size(), 1U);
+  EXPECT_EQ(build({}, {passthrough})->mesh_addresses()->cidrs[0].to_string(), "10.2.0.0/16");
 }
 
 /// The host's guard drops what an agent dials in the clear to a captured address, so nothing may route that way.
@@ -232,7 +232,7 @@ TEST(MeshAddresses, NoRouteLeadsToACapturedAddressInTheClear) {
       {pod("client", {"10.0.0.1"}), serving(pod("a", {"10.0.0.2"}), "web.test"),
        serving(plain_pod("b", {"10.0.0.3"}), "web.test"), remote, behind, machine, plain_pod("plain", {"10.0.0.9"})},
       {service("web.test", {"10.1.0.1"}), remote_vip, machine_vip, guarded, service("entry.test", {"10.1.0.5"})});
-  const auto mesh = state->mesh_addresses();
+  const auto& mesh = *state->mesh_addresses();
   const Workload& client = *state->workload_by_pod("ns", "client");
   for (const auto& address : mesh.addresses) {
     if (address == client.addresses[0]) continue;  // a self call never leaves the pod
@@ -246,6 +246,65 @@ TEST(MeshAddresses, NoRouteLeadsToACapturedAddressInTheClear) {
   }
   EXPECT_EQ(state->route(client, at("10.0.0.9:80"), 0).kind, Destination::Kind::kRefused);
   EXPECT_EQ(state->route(client, at("10.0.0.8:80"), 0).kind, Destination::Kind::kDirect);
+}
+
+/// The same objects as a change, for with().
+StateChange change(const std::vector<Workload>& workloads, const std::vector<Service>& services = {}) {
+  StateChange out;
+  for (const auto& workload : workloads) out.workloads.push_back(std::make_shared<const Workload>(workload));
+  for (const auto& one : services) out.services.push_back(std::make_shared<const Service>(one));
+  return out;
+}
+
+TEST(StateConflicts, AnAddressGoesToAPodBeforeOthersToHboneBeforeNoneAndToTheLaterOfEquals) {
+  const auto holder = [](const std::vector<Workload>& workloads) {
+    const auto state = State::empty()->with(change(workloads));
+    EXPECT_EQ(state->workloads().size(), workloads.size()) << "nobody is lost";
+    EXPECT_EQ(state->conflicts().size(), workloads.size() - 1);
+    return state->workload_by_address("", ip("10.0.0.1"))->name;
+  };
+  auto entry = pod("entry", {"10.0.0.1"});
+  entry.uid = "Kubernetes/networking.istio.io/WorkloadEntry/ns/entry";
+  auto plain_entry = entry;
+  plain_entry.name = plain_entry.uid = "plain-entry";
+  plain_entry.protocol = TunnelProtocol::kTcp;
+  const auto a = pod("a", {"10.0.0.1"}), b = pod("b", {"10.0.0.1"}), plain = plain_pod("plain", {"10.0.0.1"});
+  EXPECT_EQ(holder({a, b}), "b");
+  EXPECT_EQ(holder({b, a}), "a");
+  EXPECT_EQ(holder({a, plain}), "a");
+  EXPECT_EQ(holder({plain, a}), "a");
+  EXPECT_EQ(holder({plain, entry}), "plain");
+  EXPECT_EQ(holder({entry, plain}), "plain");
+  EXPECT_EQ(holder({entry, plain_entry}), "entry");
+  EXPECT_EQ(holder({plain_entry, entry, a, plain}), "a");
+}
+
+TEST(StateConflicts, AVipGoesToTheServiceOfKubernetesAndToTheLaterOfEquals) {
+  const auto holder = [](const std::vector<Service>& services) {
+    const auto state = State::empty()->with(change({}, services));
+    EXPECT_EQ(state->conflicts().size(), services.size() - 1);
+    return state->service_by_vip("", ip("10.96.0.1"))->hostname;
+  };
+  const auto kubernetes = service("web.ns.svc.cluster.local", {"10.96.0.1"});
+  const auto a = service("a.example.com", {"10.96.0.1"}), b = service("b.example.com", {"10.96.0.1"});
+  EXPECT_EQ(holder({kubernetes, a}), kubernetes.hostname) << "who may write a ServiceEntry does not get its VIP";
+  EXPECT_EQ(holder({a, kubernetes}), kubernetes.hostname);
+  EXPECT_EQ(holder({a, b}), "b.example.com");
+}
+
+TEST(StateConflicts, ARangeGoesToTheLaterOfEquals) {
+  auto a = service("a.example.com", {}), b = service("b.example.com", {});
+  a.cidr_vips = b.cidr_vips = {{"", range("10.97.0.0/16")}};
+  const auto state = State::empty()->with(change({}, {a, b}));
+  EXPECT_EQ(state->service_by_vip("", ip("10.97.1.1"))->hostname, "b.example.com");
+  EXPECT_EQ(state->conflicts().size(), 1U);
+}
+
+TEST(StateConflicts, SaysWhoHoldsWhatTwoClaim) {
+  const auto state = State::empty()->with(change({pod("a", {"10.0.0.1"}), pod("b", {"10.0.0.1"})}));
+  EXPECT_EQ(state->conflicts().at(0),
+            "workloads Kubernetes//Pod/ns/a and Kubernetes//Pod/ns/b both have address 10.0.0.1 in network \"\": it is "
+            "taken for that of Kubernetes//Pod/ns/b");
 }
 
 }  // namespace
