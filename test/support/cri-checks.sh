@@ -79,7 +79,7 @@ in_mesh() {
 }
 # opened FROM TO: connections under mTLS, as both ends of them counted.
 opened() {
-  "$bin/weft-testapp" get 127.0.0.1:15020 --marker metrics | awk -v from="source_workload=\"$1\"" -v to="destination_workload=\"$2\"" '
+  curl -fsS 127.0.0.1:15020/metrics | awk -v from="source_workload=\"$1\"" -v to="destination_workload=\"$2\"" '
     /^istio_tcp_connections_opened_total/ && index($0, from) && index($0, to) && /"mutual_tls"/ {n += $2} END {print n + 0}'
 }
 more_opened() { [ "$(opened "$1" "$2")" -gt "$3" ]; }
