@@ -287,6 +287,55 @@ TEST_F(IstioWaypoint, AnswersArriveWholeAndEndAsTheirServerEndsThem) {
   }
 }
 
+TEST_F(IstioWaypoint, ServesAServiceOfAnotherNamespaceThatNamesIt) {
+  cluster().add_namespace("bank", {{"istio.io/dataplane-mode", "ambient"}});
+  Pod& till = cluster().add_pod(2, "bank", "till", {.labels = {{"app", "till"}}});
+  cluster().wait_for_protocol({&till});
+  const auto [v4, v6] = cluster().add_service(
+      "bank", "till", "till", {&till}, {}, {{kUseWaypoint, "waypoint"}, {"istio.io/use-waypoint-namespace", "shop"}});
+  waypoint.envoy->wait_for_configuration("inbound-vip|80|http|till.bank.svc.cluster.local");
+  for (const Endpoint& to : {Endpoint{v4, 80}, Endpoint{v6, 80}}) {
+    EXPECT_TRUE(eventually(kSoon, [&] { return goes_by_waypoint(to); })) << get_from(*client, to).out;
+    EXPECT_EQ(count_lines(get_from(*client, to, {"--count", "20"}).out, "server=till"), 20U);
+  }
+  cluster().remove("apiVersion: v1\nkind: Service\nmetadata:\n  name: till\n  namespace: bank\n");
+  cluster().remove_pod(till);
+}
+
+TEST_F(IstioWaypoint, ACanaryOfTheWaypointGetsItsShare) {
+  WaypointPod canary = add_istio_waypoint(cluster(), 1, "shop", "canary");
+  const auto set_share = [](const json& label, const json& weight) {
+    cluster().patch("/api/v1/namespaces/shop/services/web",
+                    {{"metadata",
+                      {{"labels", {{"istio.io/use-waypoint-canary", label}}},
+                       {"annotations", {{"istio.io/use-waypoint-canary-weight", weight}}}}}});
+    cluster().wait_for_dump("shares of waypoints", [&](const json& dump) {
+      return std::ranges::any_of(dump.at("services"), [&](const json& one) {
+        const auto shares = one.value("weightedWaypoints", json::array());
+        return one.at("hostname") == "web.shop.svc.cluster.local" && shares.empty() == label.is_null();
+      });
+    });
+  };
+  set_share("canary", "30");
+  canary.envoy->wait_for_configuration(behind_it("web"));
+  for (const bool v6 : {false, true}) {
+    const Finished done = get_from(*client, web(v6), {"--count", "1000"});
+    ASSERT_TRUE(done.ok()) << done.err;
+    const auto by = [&](const WaypointPod& one) {
+      return count_lines(done.out, "client=" + one.pod->address_v4().to_string() + ":") +
+             count_lines(done.out, "client=[" + one.pod->address_v6().to_string() + "]:");
+    };
+    std::printf("  %zu of 1000 by the canary\n", by(canary));
+    EXPECT_EQ(by(canary) + by(waypoint), 1000U);
+    // Four standard deviations.
+    EXPECT_NEAR(static_cast<double>(by(canary)), 300, 58);
+  }
+  set_share(nullptr, nullptr);
+  EXPECT_TRUE(goes_by_waypoint(web()));
+  canary.envoy.reset();
+  cluster().remove_pod(*canary.pod);
+}
+
 /// Requests by each family, on a connection each from one client and on one connection from the other.
 class WaypointLoad {
  public:
