@@ -85,7 +85,8 @@ Result<void> Agent::Impl::make_workers() {
   auto started = dns::Resolver::start(std::move(names), [this] { workers->names_changed(); });
   if (!started) return Failure(started.error());
   resolver = std::move(*started);
-  node = std::make_unique<CaptureNode>(*capture, *resolver);
+  if (config.istiod.on_demand) demand = std::make_shared<control::Demand>(control::Demand::Options(), Clock::real());
+  node = std::make_unique<CaptureNode>(*capture, *resolver, demand.get());
   registry = std::make_shared<prometheus::Registry>();
   metrics = std::make_unique<telemetry::ConnectionMetrics>(registry);
   resources = std::make_unique<ResourceWatch>(ResourceConfig{.max_connections = config.max_connections,
@@ -101,6 +102,7 @@ Result<void> Agent::Impl::make_workers() {
   worker.dns_metrics = std::make_shared<telemetry::DnsMetrics>(registry);
   worker.limits = limits;
   worker.egress = config.egress;
+  worker.on_demand = config.istiod.on_demand;
   fit_budgets(worker, config.workers, resources->status().memory.limit);
   auto made = WorkerSet::create(config.workers, worker, *node, certificates, *metrics);
   if (!made) return Failure(made.error());
@@ -136,6 +138,7 @@ Result<void> Agent::Impl::make_enrolment() {
   settings.max_pods = config.max_pods;
   settings.dns_capture = config.dns_capture;
   settings.egress = config.egress;
+  settings.capture_all = config.istiod.on_demand;
   make_enroller(settings);
   enrolment =
       std::make_unique<Enrolment>(std::move(settings), *maps, *workers, netns, std::move(*records),
@@ -240,6 +243,7 @@ std::shared_ptr<const admin::AdminSources> Agent::Impl::admin_sources() {
   sources->state = [this] { return enrolment->state(); };
   sources->egress = config.egress;
   sources->captures_all = [this] { return enrolment->captures_all(); };
+  sources->on_demand = config.istiod.on_demand;
   sources->certificate_status = [this] { return cert_manager->status(); };
   sources->certificates = [this] { return certificates.all(); };
   sources->connections = [this] {

@@ -14,6 +14,7 @@
 #include "agent/admin/admin_api.h"
 #include "agent/agent.h"
 #include "agent/capture_maps.h"
+#include "agent/control/demand.h"
 #include "agent/control/source.h"
 #include "agent/data_plane.h"
 #include "agent/enrolment.h"
@@ -38,16 +39,25 @@ inline constexpr milliseconds kListTimeout{1'000};
 /// What the workers ask of the node.
 class CaptureNode final : public proxy::Node {
  public:
-  CaptureNode(bpf::Capture& capture, dns::Resolver& resolver) : capture_(capture), resolver_(resolver) {}
+  /// `demand`: null where the whole mesh is told.
+  CaptureNode(bpf::Capture& capture, dns::Resolver& resolver, control::Demand* demand)
+      : capture_(capture), resolver_(resolver), demand_(demand) {}
   Result<void> tag_socket(int fd) override { return capture_.tag_socket(fd); }
   /// Enrolment has asked already: it wants the identity of every enrolled pod, and only those. Asking from here could
   /// bring one back that enrolment has just let go.
   void want_certificate(const state::Identity& /*identity*/) override {}
   state::NameAnswer resolve(const std::string& hostname) override { return resolver_.find(hostname); }
+  bool is_told(const std::vector<std::string>& names, const state::State& snapshot) override {
+    return demand_ == nullptr || demand_->is_told(names, snapshot.told());
+  }
+  void ask_ahead(const std::vector<std::string>& names) override {
+    if (demand_ != nullptr) demand_->ask_ahead(names);
+  }
 
  private:
   bpf::Capture& capture_;
   dns::Resolver& resolver_;
+  control::Demand* demand_;
 };
 
 /// Turns the list of wanted identities into the manager's want and forget. Called under enrolment's lock.
@@ -79,6 +89,7 @@ struct Agent::Impl {
   std::unique_ptr<bpf::Capture> capture;
   std::unique_ptr<BpfCaptureMaps> maps;
   std::unique_ptr<dns::Resolver> resolver;
+  std::shared_ptr<control::Demand> demand;  ///< null where the whole mesh is told
   std::unique_ptr<CaptureNode> node;
   hbone::CertStore certificates;
   std::shared_ptr<prometheus::Registry> registry;

@@ -65,6 +65,7 @@ std::unique_ptr<control::Source> Agent::Impl::make_source() const {
                                        .metadata = metadata_of_environment()}};
   // Certificates that could not be had while it was away need not wait for their next try.
   options.connected = [this] { cert_manager->retry(); };
+  options.demand = demand;
   return std::make_unique<control::XdsSource>(std::move(options), std::make_shared<control::XdsMetrics>(registry));
 }
 

@@ -31,6 +31,7 @@ struct IstiodConfig {
   std::string token = "/var/run/secrets/tokens/istio-token";
   std::string server_name = "istiod.istio-system.svc";
   std::string pod_name, pod_namespace, instance_ip;
+  bool on_demand = false;  ///< it tells what it is asked for, not the whole mesh
 };
 
 /// What weft-agent was started with: flags, or WEFT_* in the environment, of which the flag wins.

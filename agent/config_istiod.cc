@@ -51,6 +51,20 @@ Result<void> check_istiod(const Config& config) {
   return {};
 }
 
+/// What needs the names and addresses of the whole mesh cannot be had without it.
+Result<void> check_on_demand(const Config& config) {
+  if (!config.istiod.on_demand) return {};
+  const auto without = [](const char* flag) { return std::string("none, or ") + flag; };
+  if (config.istiod.xds_address.empty())
+    return bad_flag("--xds-on-demand", "true", without("an --xds-address: a file is always there as a whole"));
+  if (config.egress.registry_only)
+    return bad_flag("--xds-on-demand", "true",
+                    without("--outbound-traffic-policy allow-any: the registry is the whole mesh"));
+  if (config.dns_capture)
+    return bad_flag("--xds-on-demand", "true", without("no --dns-capture: istiod is not asked by hostname"));
+  return {};
+}
+
 /// istiod looks the agent up by these, and closes the stream where they do not fit.
 Result<void> check_node(const IstiodConfig& istiod) {
   for (auto [flag, text] : {std::pair{"--pod-name", &istiod.pod_name}, {"--pod-namespace", &istiod.pod_namespace}}) {
@@ -81,11 +95,17 @@ void add_istiod_options(CLI::App& app, IstiodConfig& config) {
   option("--pod-name", config.pod_name, "WEFT_POD_NAME", "the agent's own pod");
   option("--pod-namespace", config.pod_namespace, "WEFT_POD_NAMESPACE", "its namespace");
   option("--instance-ip", config.instance_ip, "WEFT_INSTANCE_IP", "its address");
+  app.add_flag(
+         "--xds-on-demand", config.on_demand,
+         "ask istiod for the workloads and services that this node's pods connect to, instead of having the whole "
+         "mesh from it; every connection of a mesh pod then goes through the agent")
+      ->envname("WEFT_XDS_ON_DEMAND");
 }
 
 Result<void> settle_istiod(Config& config, const GivenFlags& given) {
   auto& istiod = config.istiod;
   if (auto sources = check_sources(config, given); !sources) return sources;
+  if (auto on_demand = check_on_demand(config); !on_demand) return on_demand;
   if (istiod.ca_address.empty() && !given.ca_dir) istiod.ca_address = istiod.xds_address;
   if (istiod.xds_address.empty() && istiod.ca_address.empty()) return {};
   if (auto checked = check_istiod(config); !checked) return checked;

@@ -41,8 +41,8 @@ Result<void> Enrolment::start(std::optional<Inheritance> inheritance) {
   {
     const std::lock_guard lock(mutex_);
     inheritance_ = std::move(inheritance);
-    // With an inheritance the maps are as a running agent left them, a moment ago.
-    if (!inheritance_) {
+    // With an inheritance the maps are as a running agent left them, a moment ago, by its own settings.
+    if (!inheritance_ || config_.capture_all) {
       if (auto closed = capture_.set_capture_all(true); !closed) return closed;
     }
     if (auto adopted = adopt(); !adopted) return adopted;
@@ -356,18 +356,18 @@ void Enrolment::raise_checks(const Decisions& decisions) {
   }
 }
 
-/// On success only these destinations are captured; otherwise everything is.
+/// On success only these destinations are captured, unless everything is to be; otherwise everything is.
 void Enrolment::set_destinations(const state::State::AddressesPtr& wanted) {
   // Most changes of a mesh are of no address, and the maps of a large one take a while to go through.
   const auto& there = destinations_in_maps_;
-  if (!capture_all_ && there && (there == wanted || *there == *wanted)) return;
+  if (capture_all_ == config_.capture_all && there && (there == wanted || *there == *wanted)) return;
   const auto present = std::exchange(destinations_in_maps_, nullptr);
   const auto list = [](const state::State::Addresses& of) { return bpf::AddressList{of.addresses, of.cidrs}; };
   auto written =
       present ? capture_.set_destinations(list(*present), list(*wanted)) : capture_.set_destinations(list(*wanted));
   // Too many: Capture itself captures everything then.
   overflow_ = !written && written.error().code == ErrorCode::kUnavailable;
-  const bool closed = !written && !overflow_;
+  const bool closed = config_.capture_all || (!written && !overflow_);
   if (!written) log::warn("mesh destinations: everything is captured error={}", log::quote(written.error().message()));
   if (written) destinations_in_maps_ = wanted;
   if (closed == capture_all_) return;

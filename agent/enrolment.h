@@ -31,6 +31,7 @@ struct EnrolmentConfig {
   milliseconds leave_time{60'000};     ///< how long a pod that left the mesh is still reached by HBONE
   bool dns_capture = false;            ///< of pods whose annotations do not say
   state::EgressPolicy egress;
+  bool capture_all = false;     ///< also what is no mesh destination yet: it is asked for when it is connected to
   std::string cluster_id = {};  ///< the first part of the UIDs of this cluster's workloads
   /// Who selects the pods of the mesh; where it is empty the mesh's configuration does. Called under the lock, must not
   /// call back.
@@ -203,7 +204,8 @@ class Enrolment {
   std::optional<state::State::Addresses> registry_in_maps_;
   state::State::AddressesPtr destinations_in_maps_;  ///< whole; null where that is not known
   bool overflow_ = false;                            ///< too many destinations: Capture itself captures everything
-  bool capture_all_ = true;  ///< before the first snapshot, and while the destinations cannot be written
+  /// Before the first snapshot, while the destinations cannot be written, and where that is the way of it.
+  bool capture_all_ = true;
   std::vector<state::Identity> wanted_;
   enum class Mode : std::uint8_t { kNotStarted, kActive, kHeld, kRetired } mode_ = Mode::kNotStarted;
   std::shared_ptr<const state::State> state_at_hold_;  ///< what the node was brought in step with last

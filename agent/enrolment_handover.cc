@@ -17,7 +17,11 @@ void Enrolment::hold() {
 void Enrolment::go_on() {
   const std::lock_guard lock(mutex_);
   mode_ = Mode::kActive;
-  // The other agent may have said that more is spread, over more workers.
+  // The other agent may have other settings, and have said that more is spread, over more workers.
+  if (config_.capture_all) {
+    if (auto closed = capture_.set_capture_all(true); !closed)
+      log::error("capture setting not written error={}", log::quote(closed.error().message()));
+  }
   if (auto used = capture_.use_workers(); !used)
     log::error("capture setting not written error={}", log::quote(used.error().message()));
   const auto before = std::exchange(state_at_hold_, nullptr);

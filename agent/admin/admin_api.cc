@@ -180,7 +180,8 @@ HttpResponse explain_of(const AdminSources& sources, const HttpRequest& request)
                                    .node = sources.node,
                                    .network = sources.network,
                                    .egress = sources.egress,
-                                   .captures_all = sources.captures_all()},
+                                   .captures_all = sources.captures_all(),
+                                   .on_demand = sources.on_demand},
                                   from->second, to->second);
   if (explained) return json_response(to_json(*explained));
   return HttpResponse::text(explained.error().code == ErrorCode::kNotFound ? 404 : 400, explained.error().message());

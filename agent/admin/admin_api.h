@@ -28,6 +28,7 @@ struct AdminSources {
   std::function<std::shared_ptr<const state::State>()> state;
   state::EgressPolicy egress;
   std::function<bool()> captures_all;  ///< as Enrolment::captures_all
+  bool on_demand = false;              ///< the state has only what the control plane was asked for
   std::function<std::vector<std::shared_ptr<const hbone::TlsIdentity>>()> certificates;
   std::function<std::vector<agent::CertManager::Status>()> certificate_status;
   std::function<std::vector<proxy::ConnectionInfo>()> connections;

@@ -12,6 +12,8 @@ namespace {
 namespace wire = envoy::service::discovery::v3;
 
 constexpr int kInvalidArgument = 3;  // of gRPC
+constexpr const char* kEverything = "*";
+constexpr const char* kNobody = "/0.0.0.0";  // no workload and no service has this address
 /// Refusals that one reply names; istiod logs them.
 constexpr std::size_t kRefusalsShown = 20;
 /// Tells the refusals of policies from those of addresses, which may have the same names.
@@ -70,12 +72,19 @@ Result<XdsCache::Object> XdsCache::convert(Type type, const wire::Resource& reso
 
 std::vector<XdsCache::Request> XdsCache::open() {
   std::vector<Request> out;
+  subscribed_.clear();
+  finished_.clear();
   for (const Type type : {kAddress, kAuthorization}) {
     Table& table = tables_[type];
     table.first_on_stream = true;
     Request request;
     *request.mutable_node() = node_;
     request.set_type_url(std::string(type == kAddress ? kAddressUrl : kAuthorizationUrl));
+    if (type == kAddress && wanted_ == Wanted::kOnDemand) {
+      // Neither everything nor, as a request without names would be read, everything.
+      request.add_resource_names_subscribe(kEverything);
+      request.add_resource_names_unsubscribe(kEverything);
+    }
     auto& versions = *request.mutable_initial_resource_versions();
     std::size_t size = kPerRequest + node_.ByteSizeLong();
     for (auto& entry : table.entries) {
@@ -84,6 +93,34 @@ std::vector<XdsCache::Request> XdsCache::open() {
       if (!entry.unnamed) versions[entry.name] = entry.version;
     }
     out.push_back(std::move(request));
+  }
+  return out;
+}
+
+std::vector<XdsCache::Request> XdsCache::ask(const std::vector<std::string>& names) {
+  if (names.empty()) return {};
+  auto leaving = std::exchange(finished_, {});
+  bool again = false;
+  for (const auto& name : names) {
+    if (!leaving.contains(name) && !subscribed_.contains(name) && !tables_[kAddress].by_name.contains(name)) continue;
+    leaving.insert(name);
+    again = true;
+  }
+  // A name on both lists of one request would not be subscribed to. And one that lets go and asks for nothing istiod
+  // answers with the removal of all that it has told.
+  std::vector<Request> out(again ? 2 : 1);
+  for (auto& request : out) request.set_type_url(std::string(kAddressUrl));
+  if (again) {
+    out.front().add_resource_names_subscribe(kNobody);
+    out.back().add_resource_names_unsubscribe(kNobody);
+  }
+  for (const auto& name : leaving) {
+    out.front().add_resource_names_unsubscribe(name);
+    subscribed_.erase(name);
+  }
+  for (const auto& name : names) {
+    out.back().add_resource_names_subscribe(name);
+    subscribed_.insert(name);
   }
   return out;
 }
@@ -111,11 +148,13 @@ XdsCache::Taken XdsCache::take(const Response& response) {
   }
   const Type type = response.type_url() == kAddressUrl ? kAddress : kAuthorization;
   Table& table = tables_[type];
+  const bool on_demand = type == kAddress && wanted_ == Wanted::kOnDemand;
   out.changed = !std::exchange(table.answered, true);
   // What is refused still comes again with a stream's first response.
   if (table.first_on_stream) std::erase_if(refused_, [&](const auto& r) { return is_of(type, r.first); });
   for (const auto& name : response.removed_resources()) {
     refused_.erase(refusal_key(type, name));
+    if (on_demand) note_removal(name, out);
     out.changed |= remove(table, name);
   }
   for (const auto& resource : response.resources()) {
@@ -127,7 +166,8 @@ XdsCache::Taken XdsCache::take(const Response& response) {
       refuse(excerpt(resource.name(), 300) + ": " + taken.error().message());
       refused_[key] = taken.error().message();
     }
-    out.changed = true;
+    out.changed |= taken.value_or(true);
+    if (on_demand) note_answer(resource, out);
   }
   if (std::exchange(table.first_on_stream, false)) {
     // The first response has everything that istiod has and was not told of.
@@ -136,6 +176,7 @@ XdsCache::Taken XdsCache::take(const Response& response) {
       if (entry.unnamed) gone.push_back(entry.name);
     }
     for (const auto& name : gone) out.changed |= remove(table, name);
+    out.forgotten = !gone.empty();
   }
   if (out.refused > kRefusalsShown)
     *out.reply.mutable_error_detail()->mutable_message() +=
@@ -143,11 +184,45 @@ XdsCache::Taken XdsCache::take(const Response& response) {
   return out;
 }
 
-Result<void> XdsCache::take_resource(Type type, const wire::Resource& resource) {
+void XdsCache::note_removal(const std::string& name, Taken& out) {
+  out.answered.push_back({name});
+  // Others come back under their names without being asked for. istiod may have it subscribed to by another name.
+  const Entry* entry = find(tables_[kAddress], name);
+  if (entry != nullptr && std::holds_alternative<state::ServicePtr>(entry->object)) subscribed_.insert(name);
+  if (entry == nullptr && subscribed_.contains(name)) finished_.insert(name);
+}
+
+/// By the version that is there now: that of a resource that is refused is an earlier one.
+void XdsCache::note_answer(const wire::Resource& resource, Taken& out) {
+  finished_.erase(resource.name());
+  std::vector<std::string> names(resource.aliases().begin(), resource.aliases().end());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    // A range "network/address/length" is also found by its address alone.
+    const auto length = names[i].find('/', names[i].find('/') + 1);
+    if (length != std::string::npos) names.push_back(names[i].substr(0, length));
+    if (subscribed_.contains(names[i])) finished_.insert(names[i]);
+  }
+  const Entry* entry = find(tables_[kAddress], resource.name());
+  if (entry == nullptr) {
+    std::ranges::move(names, std::back_inserter(out.unreadable));
+    out.unreadable.push_back(resource.name());
+    subscribed_.insert(resource.name());
+  } else if (std::holds_alternative<state::ServicePtr>(entry->object)) {
+    names.push_back(resource.name());
+    out.answered.push_back(std::move(names));
+  } else {
+    for (auto& alias : names) out.answered.push_back({std::move(alias)});
+  }
+}
+
+Result<bool> XdsCache::take_resource(Type type, const wire::Resource& resource) {
   Table& table = tables_[type];
   Entry* const known = find(table, resource.name());
   // Its good version is as istiod has it: it was named, whatever becomes of this one.
   if (known != nullptr) known->unnamed = false;
+  // What is asked for again is sent again; the version is a hash of it.
+  const bool again = wanted_ == Wanted::kOnDemand && known != nullptr && !resource.version().empty();
+  if (again && known->version == resource.version()) return false;
   auto object = convert(type, resource);
   if (object) {
     if (const auto* workload = std::get_if<state::WorkloadPtr>(&*object)) await_policies(**workload, known);
@@ -157,7 +232,7 @@ Result<void> XdsCache::take_resource(Type type, const wire::Resource& resource) 
     awaited_.erase(resource.name());
     given_up_.erase(resource.name());
   }
-  if (object) return {};
+  if (object) return true;
   if (type == kAuthorization && (known == nullptr || known->substitute)) {
     istio::security::Authorization policy;
     if (resource.resource().UnpackTo(&policy)) {

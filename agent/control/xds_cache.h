@@ -21,7 +21,8 @@ namespace weft::control {
 
 /// istiod's side of the conversation, without the connection: what it has sent over all streams, and what to say to it.
 /// A stream begins with open(); each response goes to take(), whose reply goes back. Resources that are wrong are
-/// refused one by one: the others of their response count, and of the refused ones the last good version stays. Not
+/// refused one by one: the others of their response count, and of the refused ones the last good version stays. On
+/// demand, istiod tells of the workloads of this node and of what ask() asks for, and then of what becomes of it. Not
 /// thread-safe.
 class XdsCache {
  public:
@@ -34,17 +35,26 @@ class XdsCache {
   using Response = envoy::service::discovery::v3::DeltaDiscoveryResponse;
   using Node = envoy::service::discovery::v3::Node;
 
-  explicit XdsCache(Node node, std::size_t request_max = kRequestMax)
-      : node_(std::move(node)), request_max_(request_max) {}
+  enum class Wanted : std::uint8_t { kEverything, kOnDemand };  ///< of workloads and services; policies always all
 
-  /// The requests that begin a stream: everything of both types is wanted, and what is there already is named with its
+  explicit XdsCache(Node node, Wanted wanted = Wanted::kEverything, std::size_t request_max = kRequestMax)
+      : node_(std::move(node)), wanted_(wanted), request_max_(request_max) {}
+
+  /// The requests that begin a stream: they say what is wanted of both types, and name what is there already with its
   /// version. Where that is too much for one request, the rest is sent anew, and what is not is forgotten.
   [[nodiscard]] std::vector<Request> open();
+  /// On demand: the requests that ask on this stream for what these names stand for, addresses as "network/address" or
+  /// services as "namespace/hostname". The answers are in take()'s.
+  [[nodiscard]] std::vector<Request> ask(const std::vector<std::string>& names);
 
   struct Taken {
     Request reply;         ///< takes the response, or refuses it with all reasons
     bool changed = false;  ///< there is something new for a snapshot
     std::size_t refused = 0;
+    /// On demand: the names of what the response tells of, or says is not there; those of one service together.
+    std::vector<std::vector<std::string>> answered;
+    std::vector<std::string> unreadable;  ///< on demand: names of what is refused and has no good version
+    bool forgotten = false;               ///< there is less than before, which istiod knows nothing of
   };
   [[nodiscard]] Taken take(const Response& response);
 
@@ -83,7 +93,10 @@ class XdsCache {
   /// Null where there is none.
   static Entry* find(Table& table, const std::string& name);
   static Result<Object> convert(Type type, const envoy::service::discovery::v3::Resource& resource);
-  Result<void> take_resource(Type type, const envoy::service::discovery::v3::Resource& resource);
+  /// False where it is there already.
+  Result<bool> take_resource(Type type, const envoy::service::discovery::v3::Resource& resource);
+  void note_removal(const std::string& name, Taken& out);
+  void note_answer(const envoy::service::discovery::v3::Resource& resource, Taken& out);
   void put(Table& table, Entry entry);
   void await_policies(const state::Workload& workload, const Entry* before);
   bool remove(Table& table, const std::string& name);
@@ -91,7 +104,12 @@ class XdsCache {
   [[nodiscard]] static bool is_of(Type type, const std::string& refusal_key);
 
   const Node node_;
+  const Wanted wanted_;
   const std::size_t request_max_;
+  /// Asked for on this stream. istiod answers nothing to a name that it has already, which may also be that of a
+  /// resource that it has told of.
+  std::unordered_set<std::string> subscribed_;
+  std::unordered_set<std::string> finished_;  ///< names that istiod may have and that will tell nothing more
   std::array<Table, kTypes> tables_;
   std::map<std::string, std::string> refused_;
   std::set<std::string> awaited_, given_up_;

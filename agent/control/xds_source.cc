@@ -54,6 +54,9 @@ grpc::ChannelArguments arguments(const XdsOptions& options) {
   return out;
 }
 
+/// Between looks at whether istiod answers what it was asked.
+constexpr milliseconds kDemandInterval{1'000};
+
 double random_half_to_one() {
   thread_local std::minstd_rand generator{std::random_device{}()};
   return std::uniform_real_distribution<double>(0.5, 1.0)(generator);
@@ -64,7 +67,17 @@ double random_half_to_one() {
 XdsSource::XdsSource(XdsOptions options, std::shared_ptr<XdsMetrics> metrics)
     : options_(std::move(options)),
       metrics_(std::move(metrics)),
-      cache_(wire_node(options_.node, options_.istiod.cluster_id)) {}
+      cache_(wire_node(options_.node, options_.istiod.cluster_id),
+             options_.demand ? XdsCache::Wanted::kOnDemand : XdsCache::Wanted::kEverything) {
+  if (!options_.demand) return;
+  options_.demand->on_asked([this] {
+    {
+      const std::scoped_lock lock(write_mutex_);
+      asked_ = true;
+    }
+    write_wake_.notify_all();
+  });
+}
 
 XdsSource::~XdsSource() { stop(); }
 
@@ -72,6 +85,7 @@ Result<void> XdsSource::start(Deliver deliver) {
   deliver_ = std::move(deliver);
   try {
     making_ = std::thread([this] { make_snapshots(); });
+    writing_thread_ = std::thread([this] { write(); });
     talking_ = std::thread([this] { talk(); });
   } catch (const std::system_error& e) {
     return fail_errno(e.code().value(), "start the threads that talk to istiod");
@@ -80,13 +94,19 @@ Result<void> XdsSource::start(Deliver deliver) {
 }
 
 void XdsSource::stop() {
+  if (options_.demand) options_.demand->on_asked(nullptr);
   {
     const std::scoped_lock lock(mutex_);
     stopping_ = true;
     if (call_ != nullptr) call_->TryCancel();
   }
   wake_.notify_all();
-  for (auto* thread : {&talking_, &making_}) {
+  {
+    const std::scoped_lock lock(write_mutex_);
+    no_more_writing_ = true;
+  }
+  write_wake_.notify_all();
+  for (auto* thread : {&talking_, &writing_thread_, &making_}) {
     if (thread->joinable()) thread->join();
   }
 }
@@ -121,15 +141,77 @@ bool XdsSource::talk_once() {
   // Where the stream is broken, that shows when it is read from.
   for (const auto& request : first) stream->Write(request);
   first.clear();
+  {
+    const std::scoped_lock lock(write_mutex_);
+    stream_ = stream.get();
+  }
   bool answered = false;
   for (;;) {
     XdsCache::Response response;
     if (!stream->Read(&response)) break;
     answered = true;
-    stream->Write(take(response));
+    send(take(response));
   }
+  close_stream();
   const grpc::Status status = stream->Finish();
   return ended(status, answered) && Clock::real().now() - began > options_.backoff_max;
+}
+
+void XdsSource::send(XdsCache::Request request) {
+  {
+    const std::scoped_lock lock(write_mutex_);
+    replies_.push_back(std::move(request));
+  }
+  write_wake_.notify_all();
+}
+
+void XdsSource::close_stream() {
+  if (options_.demand) options_.demand->disconnected();
+  std::unique_lock lock(write_mutex_);
+  stream_ = nullptr;
+  replies_.clear();
+  write_wake_.wait(lock, [this] { return !writing_; });
+}
+
+void XdsSource::write() {
+  const auto is_work = [this] { return no_more_writing_ || (stream_ != nullptr && (asked_ || !replies_.empty())); };
+  std::unique_lock lock(write_mutex_);
+  for (;;) {
+    if (!options_.demand) {
+      write_wake_.wait(lock, is_work);
+    } else {
+      write_wake_.wait_for(lock, kDemandInterval, is_work);
+    }
+    if (no_more_writing_) return;
+    auto* const stream = stream_;
+    std::vector<XdsCache::Request> requests(std::move_iterator(replies_.begin()), std::move_iterator(replies_.end()));
+    replies_.clear();
+    asked_ = false;
+    writing_ = stream != nullptr;
+    lock.unlock();
+    if (const auto names = options_.demand && stream != nullptr ? options_.demand->take() : std::vector<std::string>();
+        !names.empty()) {
+      const std::scoped_lock cache_lock(mutex_);
+      std::ranges::move(cache_.ask(names), std::back_inserter(requests));
+    }
+    for (const auto& request : requests) stream->Write(request);
+    lock.lock();
+    writing_ = false;
+    write_wake_.notify_all();
+  }
+}
+
+/// On demand, whoever waits for an answer that istiod does not give has to look at the last one again: the snapshot is
+/// made once more.
+void XdsSource::await_changes(std::unique_lock<std::mutex>& lock) {
+  const auto is_work = [this] { return stopping_ || (dirty_ && cache_.complete()); };
+  if (!options_.demand) return wake_.wait(lock, is_work);
+  while (!wake_.wait_for(lock, kDemandInterval, is_work)) {
+    lock.unlock();
+    const bool overdue = options_.demand->is_overdue();
+    lock.lock();
+    dirty_ |= overdue;
+  }
 }
 
 bool XdsSource::no_stream(const std::string& why) {
@@ -165,6 +247,7 @@ XdsCache::Request XdsSource::take(const XdsCache::Response& response) {
   metrics_->message(response.type_url(), response.ByteSizeLong());
   XdsCache::Taken taken;
   bool back = false;
+  std::uint64_t as_of = 0;
   {
     const std::scoped_lock lock(mutex_);
     taken = cache_.take(response);
@@ -172,7 +255,20 @@ XdsCache::Request XdsSource::take(const XdsCache::Response& response) {
     problem_.clear();
     istiod_version_ = response.system_version_info();
     ++responses_;
-    dirty_ |= taken.changed;
+    if (taken.changed) last_change_ = responses_;
+    as_of = last_change_;
+  }
+  bool awaited = false;
+  if (options_.demand && back) options_.demand->connected();
+  if (options_.demand && response.type_url() == XdsCache::kAddressUrl) {
+    if (taken.forgotten) options_.demand->forget();
+    options_.demand->unreadable(taken.unreadable);
+    // Whoever waits for it finds it answered when the snapshot comes.
+    awaited = options_.demand->answered(taken.answered, as_of);
+  }
+  {
+    const std::scoped_lock lock(mutex_);
+    dirty_ |= taken.changed || awaited;
   }
   wake_.notify_all();
   if (back) {
@@ -191,11 +287,12 @@ XdsCache::Request XdsSource::take(const XdsCache::Response& response) {
 void XdsSource::make_snapshots() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stopping_ || (dirty_ && cache_.complete()); });
+    await_changes(lock);
     if (!stopping_) await_policies(lock);
     if (stopping_) return;
     dirty_ = false;
     auto change = cache_.changes();
+    change.told = responses_;
     lock.unlock();
     const auto began = Clock::real().now();
     make_snapshot(std::move(change));

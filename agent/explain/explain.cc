@@ -6,6 +6,7 @@
 
 #include "agent/explain/endpoint.h"
 #include "tunnel/state/balance.h"
+#include "tunnel/state/demand.h"
 #include "tunnel/state/waypoint.h"
 
 namespace weft::agent {
@@ -25,6 +26,15 @@ void explain_waypoint(const ExplainAsked& asked, const state::Destination& first
   }
 }
 
+void note_demand(const ExplainAsked& asked, Explanation& out) {
+  std::string names;
+  for (const auto& name : state::names_to_ask(asked.view.state, *asked.source.workload, asked.original.address))
+    names += (names.empty() ? "" : ", ") + name;
+  if (names.empty()) return;
+  out.notes.push_back("the control plane is asked on demand, a connection asks it first for " + names +
+                      ": this is by what it has told so far");
+}
+
 /// The source's agent chooses.
 void explain_captured(const ExplainAsked& asked, Explanation& out) {
   if (asked.source.capture == ExplainSource::Capture::kClosed) {
@@ -32,6 +42,7 @@ void explain_captured(const ExplainAsked& asked, Explanation& out) {
     return;
   }
   const Workload& own = *asked.source.workload;
+  if (asked.view.on_demand) note_demand(asked, out);
   const state::Destination first = asked.view.state.route(own, asked.original, 0);
   if (first.service) out.service = first.service->key();
   out.refusal = state::egress_refusal(asked.view.state, asked.view.egress, asked.original, first);
@@ -114,6 +125,8 @@ void decide_capture(const ExplainAsked& asked, Explanation& out) {
     out.capture = text + " is a destination of the mesh";
   } else if (refused) {
     out.capture = text + " is not in the registry: the agent refuses it";
+  } else if (asked.view.on_demand) {
+    out.capture = "the control plane is asked on demand: everything is captured";
   } else {
     out.capture = "the list of mesh destinations is not in place: everything is captured";
   }

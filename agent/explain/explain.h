@@ -21,6 +21,7 @@ struct ExplainView {
   std::string network;
   state::EgressPolicy egress = {};
   bool captures_all = false;  ///< also what is no mesh destination goes through the agent (Enrolment::captures_all)
+  bool on_demand = false;     ///< the snapshot has only what the control plane was asked for
 };
 
 /// One place where the connection may end, with what would become of it there.

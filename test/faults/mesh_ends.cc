@@ -118,6 +118,8 @@ class End::FaultyNode final : public proxy::Node {
   }
   void want_certificate(const state::Identity& /*identity*/) override {}
   state::NameAnswer resolve(const std::string& /*hostname*/) override { return {}; }
+  bool is_told(const std::vector<std::string>& /*names*/, const state::State& /*snapshot*/) override { return true; }
+  void ask_ahead(const std::vector<std::string>& /*names*/) override {}
 };
 
 End::End(const Ground& ground, Role role, std::uint64_t seed, Harm harm)

@@ -56,6 +56,7 @@ Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
   mesh.start_agents = false;
   mesh.local = false;
   mesh.agent_arguments = options_.agent_arguments;
+  if (options_.on_demand) mesh.agent_arguments.emplace_back("--xds-on-demand");
   mesh.node_arguments = [this](const Mesh&, int index) { return agent_arguments(index); };
   mesh_ = std::make_unique<Mesh>(mesh);
   const IpAddress address = node(1).address_v4();
@@ -292,6 +293,7 @@ void Cluster::remove(const std::string& yaml) {
 
 void Cluster::wait_for_dump(const std::string& what, const std::function<bool(const json&)>& holds,
                             milliseconds deadline) {
+  if (options_.on_demand) return;
   for (const int index : {1, 2}) {
     const auto dump = [&] { return json::parse(node(index).admin("/config_dump")); };
     if (!eventually(deadline, [&] { return holds(dump()); }))

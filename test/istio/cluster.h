@@ -61,6 +61,9 @@ struct ClusterOptions {
   std::vector<std::string> agent_arguments = {};
   /// Where istiod has more in its environment.
   std::vector<std::string> istiod_environment = {};
+  /// Agents ask istiod for what their pods connect to. What waits for both of them to have something then waits for
+  /// nothing.
+  bool on_demand = false;
 };
 
 class Cluster {

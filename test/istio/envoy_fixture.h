@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "test/istio/fixture.h"
 #include "test/istio/istio_envoy.h"
@@ -13,9 +14,9 @@ namespace weft::test {
 class IstioEnvoyTest : public IstioTest {
  protected:
   /// For SetUpTestSuite, as IstioTest::make_cluster.
-  static bool make_cluster() {
-    return IstioEnvoy::missing().empty() &&
-           IstioTest::make_cluster({.istiod_environment = IstioEnvoy::istiod_environment()});
+  static bool make_cluster(ClusterOptions options = {}) {
+    options.istiod_environment = IstioEnvoy::istiod_environment();
+    return IstioEnvoy::missing().empty() && IstioTest::make_cluster(std::move(options));
   }
   void SetUp() override {
     if (const std::string why = IstioEnvoy::missing(); !why.empty()) GTEST_SKIP() << why;

@@ -48,6 +48,7 @@ void Inbound::start() {
   waiting_ = false;
   if (!check_request()) return;
   if (!allowed()) return refuse(401, ResponseFlag::kDeny, result_.error);
+  ask_ahead(worker_, *result_.destination.workload, result_.source.endpoint.address);
   auto fd = dial();
   if (!fd) return refuse(503, ResponseFlag::kConnect, fd.error().message());
   if (auto open = pump_.app().open(worker_.loop, std::move(*fd), true, pump_); !open) {

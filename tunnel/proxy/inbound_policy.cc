@@ -51,6 +51,17 @@ bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const End
   return verdict.allowed;
 }
 
+void ask_ahead(const WorkerContext& worker, const state::Workload& own, const IpAddress& peer) {
+  if (!worker.config.on_demand) return;
+  std::vector<std::string> names;
+  if (!worker.state->workload_by_address(own.network, peer))
+    names.push_back(to_string(state::GatewayAddress{state::NetworkAddress{own.network, peer}}));
+  for (const auto& [key, ports] : own.services) {
+    if (!worker.state->service_by_key(key)) names.push_back(key);
+  }
+  worker.node.ask_ahead(names);
+}
+
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,
                     const std::string& why) {
   telemetry::ConnectionResult result;

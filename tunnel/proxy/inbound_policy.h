@@ -16,6 +16,10 @@ namespace weft::proxy {
 [[nodiscard]] bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const Endpoint& application,
                                  telemetry::ConnectionResult& result, std::string_view service_host = {});
 
+/// On demand, asks what telemetry would know of a connection from `peer` of the mesh into `own`, its workload and the
+/// services that lead here: later connections have it.
+void ask_ahead(const WorkerContext& worker, const state::Workload& own, const IpAddress& peer);
+
 /// Records a connection into a pod by HBONE that ended before there was a Connection for it.
 void record_refused(WorkerContext& worker, const PodContext& pod, const Endpoint& peer, telemetry::ResponseFlag flag,
                     const std::string& why);

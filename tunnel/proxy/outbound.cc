@@ -8,6 +8,7 @@
 #include "tunnel/base/sys.h"
 #include "tunnel/hbone/headers.h"
 #include "tunnel/proxy/context.h"
+#include "tunnel/state/demand.h"
 
 namespace weft::proxy {
 
@@ -17,6 +18,9 @@ namespace {
 
 /// A server that goes away refuses what came too late for it. More than that often in a row is something else.
 constexpr int kUnlookedAtMax = 3;
+
+/// To nobody's address, before it is asked for again: much longer than a dial takes that is answered.
+constexpr milliseconds kLongDial{1'000};
 
 /// The control plane tells waypoints and nodes of a change at the same time, and a waypoint has more to do about it.
 constexpr std::array<milliseconds, 6> kPauses{
@@ -41,22 +45,36 @@ Outbound::~Outbound() {
 }
 
 void Outbound::start() {
-  timer_.arm(worker_.config.own_workload_timeout, [this] {
-    if (state_ == State::kResolve) {
-      return end(ResponseFlag::kConnect,
-                 "resolve " + destination_.hostname + ": no answer yet (do the node's DNS servers answer?)");
-    }
-    end(ResponseFlag::kIdentityError, why_waiting());
-  });
+  timer_.arm(worker_.config.own_workload_timeout, [this] { waited_too_long(); });
   advance();
 }
 
-std::string Outbound::why_waiting() const {
+void Outbound::waited_too_long() {
   const state::WorkloadPtr own = own_workload();
-  if (state_ == State::kWorkload || own == nullptr) {
-    return "the pod's own workload is not known yet (is the control plane reachable?)";
+  if (own != nullptr && !untold_.empty()) {
+    return end(ResponseFlag::kConnect,
+               "what " + untold_ + " is has not been told yet (is the control plane reachable?)");
   }
-  return worker_.certificates.why_none(own->identity());
+  if (state_ == State::kResolve) {
+    return end(ResponseFlag::kConnect,
+               "resolve " + destination_.hostname + ": no answer yet (do the node's DNS servers answer?)");
+  }
+  if (state_ == State::kWorkload || own == nullptr) {
+    return end(ResponseFlag::kIdentityError,
+               "the pod's own workload is not known yet (is the control plane reachable?)");
+  }
+  end(ResponseFlag::kIdentityError, worker_.certificates.why_none(own->identity()));
+}
+
+/// False: it is asked for, and on_snapshot() follows. What is behind a service, such as its waypoint, is asked for when
+/// the service is known.
+bool Outbound::is_told(const state::Workload& own, const IpAddress& address) {
+  untold_.clear();
+  if (!worker_.config.on_demand) return true;
+  const auto names = state::names_to_ask(*worker_.state, own, address);
+  if (worker_.node.is_told(names, *worker_.state)) return true;
+  untold_ = address.to_string();
+  return false;
 }
 
 void Outbound::on_snapshot() {
@@ -108,6 +126,7 @@ bool Outbound::choose_destination(const state::WorkloadPtr& own) {
   result_.hbone = {};
   result_.mutual_tls = false;
   named_.reset();
+  if (!is_told(*own, original_.address)) return false;
   destination_ = worker_.state->route(*own, original_, number_, avoid_.get());
   const std::string why = state::egress_refusal(*worker_.state, worker_.config.egress, original_, destination_);
   if (!why.empty()) {
@@ -234,6 +253,7 @@ void Outbound::dial_direct() {
   charge_.resize(2);
   const bool unknown = destination_.kind == state::Destination::Kind::kUnknown;
   const Endpoint to = unknown ? original_ : destination_.target;
+  dialled_ = worker_.loop.now();
   auto fd = dial_from_pod(worker_, *pod_, to);
   if (!fd) return attempt_failed(ResponseFlag::kConnect, fd.error().message(), Again::kElsewhere);
   direct_ = std::make_unique<SocketPump>(static_cast<PumpOwner&>(*this), worker_.scratch, worker_.loop);
@@ -243,6 +263,7 @@ void Outbound::dial_direct() {
       return attempt_failed(ResponseFlag::kConnect, "connect " + to.to_string() + ": " + error->message(),
                             Again::kElsewhere);
     }
+    if (dial_took_long()) return begin_again();
     state_ = State::kCopy;
     opened();
     direct_->start();
@@ -253,6 +274,16 @@ void Outbound::dial_direct() {
   timer_.arm(worker_.config.connect_timeout, [this, to] {
     attempt_failed(ResponseFlag::kConnect, "connect " + to.to_string() + ": timed out", Again::kElsewhere);
   });
+}
+
+/// On demand: so long that somebody may have come to what was nobody's address, and has to be asked for again. Once.
+bool Outbound::dial_took_long() {
+  const state::WorkloadPtr own = own_workload();
+  const bool asks = worker_.config.on_demand && own != nullptr && !asked_again_;
+  if (!asks || worker_.loop.now() - dialled_ < kLongDial) return false;
+  const bool told = is_told(*own, original_.address) && (!named_ || is_told(*own, named_->address));
+  asked_again_ = !told;
+  return !told;
 }
 
 /// Nothing of the application's bytes has been read yet, so nothing is lost by another attempt.

@@ -13,7 +13,8 @@
 namespace weft::proxy {
 
 /// A connection that an application of the pod opened and that capture brought here. Its phases in order:
-/// own workload known -> destination chosen -> (a name) its address -> (mesh) certificate -> tunnel -> CONNECT answered
+/// own workload known (and, on demand, the destination told) -> destination chosen -> (a name) its address -> (mesh)
+/// certificate -> tunnel -> CONNECT answered
 /// -> copy, or (not mesh) -> dialled as it is -> copy. The listener's netns says whose it is, never an address. An
 /// attempt that fails before a byte of the application has gone anywhere is made once more, at another endpoint where
 /// the service has one; what the peer says it has not even looked at is asked again, and so is, for a second or two, a
@@ -36,7 +37,7 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
 
  private:
   enum class State : std::uint8_t {
-    kWorkload,     ///< waits for the pod's own workload
+    kWorkload,     ///< waits for the pod's own workload, and for what the control plane says of the destination
     kResolve,      ///< waits for the addresses of the endpoint's name
     kCertificate,  ///< waits for a certificate of the pod's identity
     kTunnel,       ///< waits for a tunnel
@@ -49,13 +50,15 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
   [[nodiscard]] Bytes bytes() const override;
   [[nodiscard]] const char* direction() const override;
   void advance();
-  [[nodiscard]] std::string why_waiting() const;
+  void waited_too_long();
+  bool is_told(const state::Workload& own, const IpAddress& address);
   bool choose_destination(const state::WorkloadPtr& own);
   bool take_destination(const state::Workload& own);
   bool resolve(const state::Workload& own);
   bool has_other_address();
   void request_tunnel(const state::Workload& own);
   void dial_direct();
+  bool dial_took_long();
   /// What may be done about an attempt that failed.
   enum class Again : std::uint8_t {
     kNo,
@@ -104,9 +107,12 @@ class Outbound final : public Connection, private StreamPump::Events, private hb
     IpAddress address;  ///< of it, the one that is dialled
   };
   std::optional<Named> named_;
+  std::string untold_;        ///< what the control plane was asked for and has not told yet
   state::WorkloadPtr avoid_;  ///< the endpoint that failed
   IpAddress avoid_address_;   ///< the address of a name that failed
   bool tried_again_ = false;
+  bool asked_again_ = false;   ///< dial_took_long() has said so
+  SteadyTime dialled_;         ///< when dial_direct() did
   int unlooked_at_ = 0;        ///< attempts that the peer did not look at
   milliseconds pause_{0};      ///< before the attempt that follows
   std::uint8_t pauses_ = 0;    ///< that were made

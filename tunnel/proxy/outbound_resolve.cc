@@ -36,6 +36,7 @@ bool Outbound::resolve(const state::Workload& own) {
         Again::kElsewhere);
     return false;
   }
+  if (!is_told(own, named_->address)) return false;
   destination_ = worker_.state->resolved(own, std::move(destination_), named_->address, worker_.random());
   return take_destination(own);
 }

@@ -36,6 +36,11 @@ class Node {
   /// What is known of a name's addresses; where they are pending, names_changed() of the workers follows. Returns at
   /// once.
   virtual state::NameAnswer resolve(const std::string& hostname) = 0;
+  /// Whether the snapshot has what the control plane says of all these names (state::names_to_ask) now. Where it has
+  /// not, the control plane is asked, and a snapshot that has it follows. Returns at once.
+  virtual bool is_told(const std::vector<std::string>& names, const state::State& snapshot) = 0;
+  /// Asks for those of the names that were never asked for; nobody waits. Returns at once.
+  virtual void ask_ahead(const std::vector<std::string>& names) = 0;
 };
 
 /// An enrolled pod of this node. Immutable.
@@ -83,6 +88,7 @@ struct WorkerConfig {
   std::size_t dns_forwards_max = 256;            ///< under way at one time, of each pod
   std::shared_ptr<telemetry::DnsMetrics> dns_metrics;  ///< of all workers together; null: none
   state::EgressPolicy egress;
+  bool on_demand = false;  ///< the control plane tells what it is asked for, and of this node's own workloads
 };
 
 /// What is true of a live connection, for the admin API.

@@ -37,6 +37,7 @@ struct StateChange {
   std::vector<std::string> removed_workloads, removed_services;  ///< uids and keys; unknown ones say nothing
   /// All that there are now; unset where they are the same.
   std::optional<std::vector<PolicyPtr>> policies;
+  std::uint64_t told = 0;  ///< State::told() of the next one
 };
 
 /// One endpoint of a service.
@@ -115,6 +116,9 @@ class State {
   [[nodiscard]] std::size_t workload_count() const { return by_uid_.size(); }
   [[nodiscard]] std::size_t service_count() const { return by_key_.size(); }
 
+  /// How much of what its source was told is in it: a number of the source's own, which only grows.
+  [[nodiscard]] std::uint64_t told() const { return told_; }
+
   /// Who claims what another one holds, in words; a hundred at most.
   [[nodiscard]] std::vector<std::string> conflicts() const;
 
@@ -189,7 +193,7 @@ class State {
   SharedMap<IpAddress, std::uint32_t> captured_;  ///< how many workloads and VIPs make it one of mesh_
   SharedMap<Cidr, std::uint32_t> captured_ranges_;
   AddressesPtr mesh_ = std::make_shared<const Addresses>();
-  std::uint64_t arrivals_ = 0;
+  std::uint64_t arrivals_ = 0, told_ = 0;
 };
 
 }  // namespace weft::state

@@ -111,6 +111,7 @@ void StateEdit::apply(StateChange change) {
   for (const auto& key : services_) count(next_, key, 1);
   set_mesh();
   if (change.policies) set_policies(std::move(*change.policies));
+  next_.told_ = change.told;
 }
 
 /// What is captured of a service is a matter of its endpoints, and of whom its VIP belongs to otherwise.

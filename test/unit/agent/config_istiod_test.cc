@@ -56,6 +56,16 @@ TEST(IstiodConfig, TakesEveryFlag) {
   EXPECT_EQ(c.certificate_lifetime, seconds(7'200));
 }
 
+TEST(IstiodConfig, OnDemandIsNoWayToHaveTheWholeMesh) {
+  EXPECT_FALSE(parsed(with_xds({})).istiod.on_demand);
+  EXPECT_TRUE(parsed(with_xds({"--xds-on-demand"})).istiod.on_demand);
+  EXPECT_THAT(refused({"--local-config", "/m.yaml", "--xds-on-demand"}),
+              AllOf(HasSubstr("--xds-on-demand"), HasSubstr("--xds-address")));
+  EXPECT_THAT(refused(with_xds({"--xds-on-demand", "--outbound-traffic-policy", "registry-only"})),
+              HasSubstr("--outbound-traffic-policy"));
+  EXPECT_THAT(refused(with_xds({"--xds-on-demand", "--dns-capture"})), HasSubstr("--dns-capture"));
+}
+
 TEST(IstiodConfig, TheCaIsIstiodsUnlessThereIsAnother) {
   EXPECT_EQ(parsed(with_xds({"--ca-dir", "/ca"})).istiod.ca_address, "");
   EXPECT_EQ(parsed(with_xds({"--ca-dir", "/ca"})).certificate_lifetime, seconds(3'600));

@@ -38,6 +38,7 @@ class EnrolmentTest : public ::testing::Test {
     config.leave_time = leave_time_;
     config.dns_capture = dns_capture_;
     config.egress = egress_;
+    config.capture_all = capture_all_;
     config.cluster_id = "Kubernetes";
     config.select = select_;
     enrolment_ = std::make_unique<Enrolment>(config, capture_, data_plane_, netns_,
@@ -89,7 +90,7 @@ class EnrolmentTest : public ::testing::Test {
   }
 
   milliseconds leave_time_ = std::chrono::hours(1);
-  bool dns_capture_ = false;
+  bool dns_capture_ = false, capture_all_ = false;
   state::EgressPolicy egress_;
   decltype(EnrolmentConfig::select) select_;  ///< of agents that are made from then on
   TemporaryDirectory directory_;

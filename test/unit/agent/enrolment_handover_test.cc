@@ -50,6 +50,22 @@ TEST_F(EnrolmentTest, APodHasLeftAfterAWhile) {
   EXPECT_THAT(journal_, Contains("add_pod 0 as Kubernetes//Pod/shop/web"));
 }
 
+/// The agent before it may have captured what its list had alone, and one that was to follow may have.
+TEST_F(EnrolmentTest, AnAgentThatCapturesAllSaysSoWhenItTakesOverAndWhenItGoesOn) {
+  capture_all_ = true;
+  start_agent(Inheritance());
+  EXPECT_THAT(journal_, Contains("capture all"));
+  journal_.clear();
+  enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
+  EXPECT_THAT(journal_, Contains("destinations 10.0.0.5")) << "what guard keeps";
+  EXPECT_THAT(journal_, Not(Contains("capture listed")));
+  EXPECT_TRUE(enrolment_->captures_all());
+  enrolment_->hold();
+  journal_.clear();
+  enrolment_->go_on();
+  EXPECT_THAT(journal_, Contains("capture all"));
+}
+
 TEST_F(EnrolmentTest, AHeldAgentTellsItsWorkersAloneAndCatchesUp) {
   enrolment_->apply(state_of({hbone_workload("web", {ip("10.0.0.5")})}));
   ASSERT_TRUE(enrolment_->handle(request_for("web", "10.0.0.5")).enrolled);

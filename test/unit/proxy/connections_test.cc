@@ -19,6 +19,8 @@ struct NoNode final : Node {
   Result<void> tag_socket(int /*fd*/) override { return {}; }
   void want_certificate(const state::Identity& /*identity*/) override {}
   state::NameAnswer resolve(const std::string& /*hostname*/) override { return {}; }
+  bool is_told(const std::vector<std::string>& /*names*/, const state::State& /*snapshot*/) override { return true; }
+  void ask_ahead(const std::vector<std::string>& /*names*/) override {}
 };
 
 /// A connection that carries what the test says.

@@ -219,7 +219,7 @@ TEST_F(XdsCacheTest, AwaitsPoliciesThatAreNewForAWorkload) {
 }
 
 TEST_F(XdsCacheTest, ForgetsWhatItCouldNotNameAndIsNotSentAgain) {
-  XdsCache small(node(), (16U << 10) + 110);
+  XdsCache small(node(), XdsCache::Wanted::kEverything, (16U << 10) + 110);
   static_cast<void>(small.open());
   for (char last = 1; last <= 5; ++last)
     static_cast<void>(small.take(addresses("1").add(wire_pod("pod-" + std::to_string(last), last), "v1")));

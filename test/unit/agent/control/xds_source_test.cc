@@ -20,7 +20,9 @@ namespace weft::control {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 using namespace test;
 using weft::test::FakeIstiod;
 
@@ -84,6 +86,18 @@ class XdsSourceTest : public ::testing::Test {
     EXPECT_TRUE(reply) << source_->status();
     return reply.value_or(FakeIstiod::Request());
   }
+  /// Sends; gives the names that are asked for beside the answer, before or after it.
+  std::vector<std::string> exchange_and_ask(const XdsCache::Response& response) {
+    std::vector<std::string> out;
+    EXPECT_TRUE(istiod_->send(response));
+    for (int i = 0; i < 2; ++i) {
+      const auto request = istiod_->next();
+      EXPECT_TRUE(request) << source_->status();
+      if (!request) continue;
+      for (const auto& name : request->resource_names_subscribe()) out.push_back(name);
+    }
+    return out;
+  }
   /// A source that has web-1 and is in force.
   void start_with_a_pod() {
     start();
@@ -98,6 +112,12 @@ class XdsSourceTest : public ::testing::Test {
     std::unique_lock lock(mutex_);
     const bool came =
         changed_.wait_for(lock, kPatience, [&] { return latest_ && latest_->workloads().size() == workloads; });
+    return came ? latest_ : nullptr;
+  }
+  /// The first one after `count` of them.
+  Snapshot snapshot_after(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    const bool came = changed_.wait_for(lock, kPatience, [&] { return delivered_ > count; });
     return came ? latest_ : nullptr;
   }
   std::size_t delivered() {
@@ -253,6 +273,50 @@ TEST_F(XdsSourceTest, GoesOnWithWhatItHasWhileIstiodIsAway) {
   ASSERT_TRUE(istiod_->stream(1)) << source_->status();
   EXPECT_EQ(first_requests()[0].initial_resource_versions().size(), 1);
   EXPECT_GE(counter("istio_xds_connection_terminations_total", "ConnectionError"), 1);
+}
+
+TEST_F(XdsSourceTest, AsksForWhatIsDemanded) {
+  const auto demand = std::make_shared<Demand>(Demand::Options(), Clock::real());
+  auto given = options();
+  given.demand = demand;
+  const std::vector<std::string> names{"/10.0.0.7", "/10.0.0.8"};
+  EXPECT_FALSE(demand->is_told(names, 0)) << "before there is an istiod";
+  start(given);
+  ASSERT_TRUE(istiod_->stream(1)) << source_->status();
+  EXPECT_THAT(first_requests()[0].resource_names_unsubscribe(), ElementsAre("*"));
+  EXPECT_THAT(exchange_and_ask(policies("1")), UnorderedElementsAre("/10.0.0.7", "/10.0.0.8"));
+  XdsCache::Response found = addresses("2").add(wire_pod("web-1", 7)).remove("/10.0.0.8");
+  found.mutable_resources(0)->add_aliases("/10.0.0.7");
+  exchange(found);
+  auto snapshot = snapshot_of(1);
+  ASSERT_TRUE(snapshot);
+  EXPECT_TRUE(demand->is_told(names, snapshot->told()));
+
+  // Nothing changes of the mesh, and whoever waits is told of it all the same.
+  EXPECT_FALSE(demand->is_told({"/10.0.0.9"}, snapshot->told()));
+  ASSERT_TRUE(istiod_->next());
+  const auto before = delivered();
+  exchange(addresses("3").remove("/10.0.0.9"));
+  snapshot = snapshot_after(before);
+  ASSERT_TRUE(snapshot);
+  EXPECT_TRUE(demand->is_told({"/10.0.0.9"}, snapshot->told()));
+}
+
+TEST_F(XdsSourceTest, AsksTheNextIstiodWhatTheLastOneDidNotAnswer) {
+  const auto demand = std::make_shared<Demand>(Demand::Options(), Clock::real());
+  auto given = options();
+  given.demand = demand;
+  start(given);
+  ASSERT_TRUE(istiod_->stream(1)) << source_->status();
+  first_requests();
+  exchange(addresses("1"));
+  exchange(policies("2"));
+  EXPECT_FALSE(demand->is_told({"/10.0.0.7"}, 0));
+  ASSERT_TRUE(istiod_->next());
+  istiod_->end_stream();
+  ASSERT_TRUE(istiod_->stream(2)) << source_->status();
+  first_requests();
+  EXPECT_THAT(exchange_and_ask(addresses("1")), ElementsAre("/10.0.0.7"));
 }
 
 TEST_F(XdsSourceTest, TellsOnceForEachStreamThatIstiodAnswers) {
