@@ -6,10 +6,10 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cstdio>
 #include <string>
 
 #include "ca.grpc.pb.h"
+#include "test/support/serve_grpc.h"
 #include "test/support/test_ca.h"
 
 namespace weft::test {
@@ -44,19 +44,8 @@ int serve(const std::string& ca_dir, const std::string& listen, const std::strin
   grpc::SslServerCredentialsOptions tls;
   tls.pem_key_cert_pairs.push_back({bundle.private_key_pem, bundle.certificate_pem});
   CaService service(ca, identity);
-  int port = 0;
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(listen, grpc::SslServerCredentials(tls), &port);
-  builder.RegisterService(&service);
-  const auto server = builder.BuildAndStart();
-  if (!server || port == 0) {
-    std::fprintf(stderr, "weft-test-ca: listen on %s: failed (does another program have the port?)\n", listen.c_str());
-    return 1;
-  }
-  std::printf("serving %s\n", listen.c_str());
-  std::fflush(stdout);
-  server->Wait();
-  return 0;
+  return serve_until_killed("weft-test-ca", listen, grpc::SslServerCredentials(tls), service, listen,
+                            "does another program have the port?");
 }
 
 }  // namespace

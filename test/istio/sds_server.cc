@@ -14,6 +14,7 @@
 #include "agent/istiod_channel.h"
 #include "ca.grpc.pb.h"
 #include "sds.grpc.pb.h"
+#include "test/support/serve_grpc.h"
 #include "tunnel/hbone/tls_x509.h"
 
 namespace weft::test {
@@ -121,18 +122,8 @@ int serve(const agent::IstiodAddress& istiod, const std::string& identity, const
     return 1;
   }
   SecretService service(std::move(*issued));
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
-  builder.RegisterService(&service);
-  const auto server = builder.BuildAndStart();
-  if (!server) {
-    std::fprintf(stderr, "weft-test-sds: listen on %s: failed (is its folder there?)\n", socket.c_str());
-    return 1;
-  }
-  std::printf("serving %s\n", socket.c_str());
-  std::fflush(stdout);
-  server->Wait();
-  return 0;
+  return serve_until_killed("weft-test-sds", "unix:" + socket, grpc::InsecureServerCredentials(), service, socket,
+                            "is its folder there?");
 }
 
 }  // namespace
