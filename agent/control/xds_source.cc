@@ -189,8 +189,8 @@ void XdsSource::write() {
     asked_ = false;
     writing_ = stream != nullptr;
     lock.unlock();
-    if (const auto names = options_.demand && stream != nullptr ? options_.demand->take() : std::vector<std::string>();
-        !names.empty()) {
+    if (options_.demand && stream != nullptr) {
+      const auto names = options_.demand->take();
       const std::scoped_lock cache_lock(mutex_);
       std::ranges::move(cache_.ask(names), std::back_inserter(requests));
     }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "tunnel/proxy/context.h"
+#include "tunnel/state/demand.h"
 
 namespace weft::proxy {
 
@@ -54,8 +55,7 @@ bool allow_inbound(const WorkerContext& worker, const PodContext& pod, const End
 void ask_ahead(const WorkerContext& worker, const state::Workload& own, const IpAddress& peer) {
   if (!worker.config.on_demand) return;
   std::vector<std::string> names;
-  if (!worker.state->workload_by_address(own.network, peer))
-    names.push_back(to_string(state::GatewayAddress{state::NetworkAddress{own.network, peer}}));
+  if (!worker.state->workload_by_address(own.network, peer)) names = state::names_to_ask(*worker.state, own, peer);
   for (const auto& [key, ports] : own.services) {
     if (!worker.state->service_by_key(key)) names.push_back(key);
   }
