@@ -13,6 +13,7 @@
 #include "agent/admin/mesh_views.h"
 #include "agent/handover/metrics_merge.h"
 #include "tunnel/base/log.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::admin {
 namespace {

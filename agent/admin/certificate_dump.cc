@@ -8,11 +8,11 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
-#include <array>
 #include <ctime>
 #include <memory>
 
 #include "agent/admin/config_dump.h"
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/hbone/tls_x509.h"
 
 namespace weft::admin {
@@ -84,15 +84,6 @@ json each_certificate(const std::string& pem, Make make) {
 }
 
 }  // namespace
-
-std::string rfc3339(WallTime time) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
-  std::tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  std::array<char, 32> text{};
-  const std::size_t n = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return {text.data(), n};
-}
 
 json certificates_in(const std::string& pem) {
   return each_certificate(pem, [](X509* certificate) -> json {

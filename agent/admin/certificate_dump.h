@@ -21,7 +21,4 @@ namespace weft::admin {
 /// revoked, verified}]}}.
 [[nodiscard]] nlohmann::json to_json(const agent::CaStatus& ca);
 
-/// "2026-01-31T12:00:00Z"
-[[nodiscard]] std::string rfc3339(WallTime time);
-
 }  // namespace weft::admin

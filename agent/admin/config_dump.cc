@@ -2,6 +2,7 @@
 #include "agent/admin/config_dump.h"
 
 #include "agent/admin/certificate_dump.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::admin {
 namespace {

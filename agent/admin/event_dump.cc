@@ -9,6 +9,7 @@
 #include <string>
 
 #include "agent/admin/certificate_dump.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::admin {
 namespace {

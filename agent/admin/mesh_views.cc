@@ -7,6 +7,7 @@
 #include "agent/admin/certificate_metrics.h"
 #include "agent/admin/config_dump.h"
 #include "agent/explain/policy_notes.h"
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/state/captured.h"
 #include "tunnel/state/waypoint.h"
 

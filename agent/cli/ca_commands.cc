@@ -9,6 +9,7 @@
 #include "agent/identity/ca_revocation.h"
 #include "agent/identity/ca_rotation.h"
 #include "agent/identity/self_signed.h"
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/hbone/tls_x509.h"
 
 namespace weft::cli {
@@ -28,7 +29,7 @@ Result<std::string> ca_rotate_status(const std::string& directory) {
   text += "roots    " + std::to_string(state->trusted) + "\nstep     ";
   using Step = agent::Rotation::Step;
   if (state->step == Step::kNone) return text + "no rotation is under way\n";
-  const std::string since = state->since ? " since " + hbone::to_text(*state->since) : "";
+  const std::string since = state->since ? " since " + rfc3339(*state->since) : "";
   if (state->step == Step::kPrepared) return text + "prepared" + since + "; next: activate, or back\n";
   return text + "activated" + since + "; next: finish, or back\n";
 }

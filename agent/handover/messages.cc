@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "bpf/loader.h"
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/hbone/tls_x509.h"
 
 namespace weft::agent {
@@ -61,7 +62,7 @@ json to_json(const proxy::ConnectionInfo& c) {
                  {"ageSeconds", c.age_seconds}};
   if (c.hbone.address.valid()) object["hbone"] = c.hbone.to_string();
   if (!c.peer_serial.empty()) {
-    object["peerCertificate"] = {{"serial", c.peer_serial}, {"validUntil", hbone::to_text(c.peer_valid_until)}};
+    object["peerCertificate"] = {{"serial", c.peer_serial}, {"validUntil", rfc3339(c.peer_valid_until)}};
   }
   if (c.generation != 0) object["generation"] = c.generation;
   return object;
@@ -69,7 +70,7 @@ json to_json(const proxy::ConnectionInfo& c) {
 
 namespace {
 
-/// What hbone::to_text() made; the epoch for anything else.
+/// What rfc3339() made; the epoch for anything else.
 WallTime time_of(const std::string& text) {
   std::tm parts{};
   if (::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%SZ", &parts) == nullptr) return {};

@@ -10,11 +10,11 @@
 
 #include "agent/identity/ca_files.h"
 #include "agent/identity/x509_builder.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::agent {
 namespace {
 
-using hbone::to_text;
 using hbone::to_wall_time;
 
 constexpr std::chrono::hours kRootBackdate{1};
@@ -94,12 +94,12 @@ std::optional<std::size_t> root_of_key(const Roots& roots, EVP_PKEY* key) {
 Result<void> check_dates(const std::string& path, const X509* root, WallTime now) {
   const auto from = to_wall_time(X509_get0_notBefore(root)), until = to_wall_time(X509_get0_notAfter(root));
   if (now >= until) {
-    return fail(ErrorCode::kInvalid, path + ": the root expired at " + to_text(until) +
+    return fail(ErrorCode::kInvalid, path + ": the root expired at " + rfc3339(until) +
                                          " (replace it with `weftctl ca rotate`, or is this node's clock wrong?)");
   }
   if (now < from) {
     return fail(ErrorCode::kInvalid,
-                path + ": the root is not valid before " + to_text(from) + " (is this node's clock behind?)");
+                path + ": the root is not valid before " + rfc3339(from) + " (is this node's clock behind?)");
   }
   return {};
 }
@@ -108,7 +108,7 @@ Result<NewRoot> make_root(WallTime now) {
   const auto key = x509::generate_key();
   if (!key) return Failure(key.error());
   auto root = x509::Builder(key->get(), now - kRootBackdate, now + kRootLifetime)
-                  .common_name("Weft mesh root " + to_text(now))
+                  .common_name("Weft mesh root " + rfc3339(now))
                   .issuer(nullptr)
                   .extension(NID_basic_constraints, "critical,CA:TRUE,pathlen:0")
                   .extension(NID_key_usage, "critical,keyCertSign,cRLSign")

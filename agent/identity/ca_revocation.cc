@@ -10,6 +10,7 @@
 #include "agent/identity/ca_directory.h"
 #include "agent/identity/ca_files.h"
 #include "agent/identity/x509_builder.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::agent {
 namespace {
@@ -197,7 +198,7 @@ Result<std::string> revoke(const RevokeRequest& request, const Clock& clock) {
   }
   return text + "wrote " + crl_path(request.directory) + ": " + std::to_string(count) +
          (count == 1 ? " certificate is" : " certificates are") + " revoked; a newer list is to follow until " +
-         hbone::to_text(now + request.next_update) +
+         rfc3339(now + request.next_update) +
          "\nagents that have the directory see it at once; copy the file to the others\n";
 }
 

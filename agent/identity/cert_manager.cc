@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tunnel/base/log.h"
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/hbone/tls_x509.h"
 
 namespace weft::agent {
@@ -187,8 +188,8 @@ Result<std::shared_ptr<const hbone::TlsIdentity>> CertManager::obtain(const stat
       }
     }
     if (made && (*made)->not_after() <= clock_.wall_now()) {
-      return fail(ErrorCode::kInvalid, "the CA issued a certificate that ended at " +
-                                           hbone::to_text((*made)->not_after()) + " already (is a clock wrong?)");
+      return fail(ErrorCode::kInvalid, "the CA issued a certificate that ended at " + rfc3339((*made)->not_after()) +
+                                           " already (is a clock wrong?)");
     }
     return made;
   } catch (const std::exception& e) {
@@ -230,7 +231,7 @@ bool CertManager::record_success(const Job& job, const std::shared_ptr<const hbo
   entry.not_before = clock_.now() + std::min<std::chrono::nanoseconds>(kShortestLife, lifetime / 4);
   store_.put(made);
   log::info("certificate issued identity={} serial={} valid_until={}", job.identity.to_uri(), made->serial(),
-            hbone::to_text(made->not_after()));
+            rfc3339(made->not_after()));
   return true;
 }
 

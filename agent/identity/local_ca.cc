@@ -13,6 +13,7 @@
 #include "agent/identity/ca_directory.h"
 #include "agent/identity/ca_files.h"
 #include "tunnel/base/log.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::agent {
 namespace {
@@ -180,7 +181,7 @@ std::vector<std::string> LocalCa::notes() const {
   if (revocations_ == nullptr) return out;
   for (const auto& list : revocations_->lists()) {
     if (!list.next_update || clock_.wall_now() < *list.next_update) continue;
-    out.push_back("the CRL of '" + list.issuer + "' expired at " + hbone::to_text(*list.next_update) +
+    out.push_back("the CRL of '" + list.issuer + "' expired at " + rfc3339(*list.next_update) +
                   ": what it lists stays revoked, what was revoked since is not known here");
   }
   return out;

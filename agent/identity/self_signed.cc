@@ -6,11 +6,10 @@
 #include "agent/identity/ca_directory.h"
 #include "agent/identity/ca_files.h"
 #include "agent/identity/x509_builder.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::agent {
 namespace {
-
-using hbone::to_text;
 
 Result<void> refuse_existing(const std::string& dir) {
   const bool certificate = exists(root_path(dir)), key = exists(key_path(dir));
@@ -64,7 +63,7 @@ Result<hbone::CertificateBundle> SelfSignedCa::issue(const state::Identity& iden
   if (ttl <= std::chrono::seconds(0)) return fail(ErrorCode::kInvalid, what + "the lifetime must be positive");
   const WallTime now = clock_.wall_now();
   if (now >= not_after())
-    return fail(ErrorCode::kInvalid, what + "the root in " + dir_ + " expired at " + to_text(not_after()));
+    return fail(ErrorCode::kInvalid, what + "the root in " + dir_ + " expired at " + rfc3339(not_after()));
   const auto key = x509::generate_key();
   if (!key) return Failure(key.error());
   // The bound before the sum: a lifetime of centuries must not overflow.

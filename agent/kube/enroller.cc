@@ -2,11 +2,10 @@
 #include "agent/kube/enroller.h"
 
 #include <algorithm>
-#include <array>
-#include <ctime>
 #include <set>
 
 #include "tunnel/base/log.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::kube {
 namespace {
@@ -31,18 +30,9 @@ std::string path_of(const std::string& namespace_name, const std::string& pod) {
   return path_of(namespace_name) + "/pods/" + escape(pod);
 }
 
-/// As the API writes it.
-std::string time_text(WallTime time) {
-  const std::time_t seconds_since = std::chrono::system_clock::to_time_t(time);
-  std::tm parts{};
-  ::gmtime_r(&seconds_since, &parts);
-  std::array<char, 32> text{};
-  return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts)};
-}
-
 /// A pod has an Event of its own for each reason that there was.
 Json event_of(const Pod& pod, const std::string& reason, const std::string& node) {
-  const std::string now = time_text(Clock::real().wall_now());
+  const std::string now = rfc3339(Clock::real().wall_now());
   return {{"apiVersion", "v1"},
           {"kind", "Event"},
           {"metadata", {{"generateName", pod.meta.name + ".weft-"}, {"namespace", pod.namespace_name}}},

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/base/clock.h"
 
+#include <ctime>
+
+#include "tunnel/base/rfc3339.h"
+
 namespace weft {
 namespace {
 
@@ -15,6 +19,14 @@ class RealClock : public Clock {
 const Clock& Clock::real() {
   static const RealClock clock;
   return clock;
+}
+
+std::string rfc3339(WallTime time) {
+  const std::time_t seconds_since = std::chrono::system_clock::to_time_t(time);
+  std::tm parts{};
+  char text[32] = {};
+  if (::gmtime_r(&seconds_since, &parts) == nullptr) return "an unknown time";
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
 }
 
 }  // namespace weft

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/hbone/tls_verify.h"
 
 namespace weft::hbone {
@@ -210,7 +211,7 @@ std::string CertStore::why_none(const state::Identity& identity) const {
   const std::lock_guard lock(mutex_);
   const auto found = certificates_.find(identity);
   if (found == certificates_.end()) return "no certificate for the pod's identity yet (is the CA reachable?)";
-  return "the certificate of the pod's identity expired at " + to_text(found->second->not_after()) +
+  return "the certificate of the pod's identity expired at " + rfc3339(found->second->not_after()) +
          " and could not be renewed (is the CA reachable?)";
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tunnel/hbone/revocation.h"
 
+#include "tunnel/base/rfc3339.h"
+
 #include <openssl/err.h>
 #include <openssl/x509.h>
 
@@ -172,8 +174,8 @@ RevocationLists::Merged RevocationLists::merge(const RevocationsPtr& in_force, c
       merged.notes.push_back("the CRL of '" + former->issuer() + "' is not in the file any more; the last one counts");
       out->entries_.push_back(former);
     } else if ((*found)->is_older_than(*former)) {
-      merged.notes.push_back("the CRL of '" + former->issuer() + "' is of " + to_text((*found)->this_update) +
-                             ", older than the one that counts, of " + to_text(former->this_update));
+      merged.notes.push_back("the CRL of '" + former->issuer() + "' is of " + rfc3339((*found)->this_update) +
+                             ", older than the one that counts, of " + rfc3339(former->this_update));
       *found = former;
     } else if ((*found)->issuer_key.empty() && !(*found)->has_all_of(*former)) {
       // Nobody can say yet whether the newer one is genuine.
@@ -195,7 +197,7 @@ std::optional<std::string> RevocationLists::find(const std::vector<X509*>& chain
       if (X509_NAME_cmp(X509_CRL_get_issuer(entry->crl.get()), X509_get_issuer_name(chain[i])) != 0) continue;
       if (!entry->is_from(chain[i + 1])) continue;
       return std::string(i == 0 ? "certificate " : "issuing certificate ") + serial + " of " +
-             claimed_identity(chain[i]) + " was revoked at " + to_text(found->second) + " (CRL of '" + entry->issuer() +
+             claimed_identity(chain[i]) + " was revoked at " + rfc3339(found->second) + " (CRL of '" + entry->issuer() +
              "')";
     }
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "tunnel/base/rfc3339.h"
 #include "tunnel/hbone/cert_store.h"
 #include "tunnel/hbone/tls_x509.h"
 
@@ -68,10 +69,10 @@ std::string chain_refusal(X509_STORE_CTX* store, const PeerCheck& check) {
       (leaf ? "" : "an issuer of the ") + check.peer() + " certificate" + claimed(X509_STORE_CTX_get0_cert(store));
   switch (error) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
-      return what + " expired at " + to_text(to_wall_time(X509_get0_notAfter(current))) +
+      return what + " expired at " + rfc3339(to_wall_time(X509_get0_notAfter(current))) +
              " (did its renewal fail, or is a clock wrong?)";
     case X509_V_ERR_CERT_NOT_YET_VALID:
-      return what + " is not yet valid: it starts at " + to_text(to_wall_time(X509_get0_notBefore(current))) +
+      return what + " is not yet valid: it starts at " + rfc3339(to_wall_time(X509_get0_notBefore(current))) +
              " (are the nodes' clocks apart?)";
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:

@@ -77,14 +77,6 @@ WallTime to_wall_time(const ASN1_TIME* time) {
   return std::chrono::system_clock::from_time_t(::timegm(&parts));
 }
 
-std::string to_text(WallTime time) {
-  const std::time_t moment = std::chrono::system_clock::to_time_t(time);
-  std::tm parts{};
-  char text[32] = {};
-  if (::gmtime_r(&moment, &parts) == nullptr) return "an unknown time";
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
-}
-
 std::string serial_hex(const ASN1_INTEGER* serial) {
   const OpenSslPtr<BIGNUM> number(ASN1_INTEGER_to_BN(serial, nullptr));
   char* hex = number ? BN_bn2hex(number.get()) : nullptr;

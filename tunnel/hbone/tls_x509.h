@@ -59,8 +59,6 @@ Result<OpenSslPtr<EVP_PKEY>> read_private_key(std::string_view pem, std::string_
 [[nodiscard]] std::size_t san_count(const X509* certificate);
 /// A moment of a certificate; the epoch where it cannot be read, which every check takes as long past.
 [[nodiscard]] WallTime to_wall_time(const ASN1_TIME* time);
-/// "2026-11-24T23:05:00Z".
-[[nodiscard]] std::string to_text(WallTime time);
 /// The serial number in upper-case hex.
 [[nodiscard]] std::string serial_hex(const ASN1_INTEGER* serial);
 [[nodiscard]] std::string serial_hex(const X509* certificate);

@@ -15,6 +15,7 @@
 #include "agent/control/local_config.h"
 #include "test/unit/agent/admin_fixture.h"
 #include "tunnel/base/log.h"
+#include "tunnel/base/rfc3339.h"
 
 namespace weft::admin {
 namespace {
